@@ -14,7 +14,7 @@
         └── OnnxParityError      the graph does not compute what the model computes
 
 This module stands on the standard library alone, because the job side imports it before it can afford
-MLflow. ``backend`` is the border where these become ``mlflow.exceptions.ExecutionException`` as well.
+MLflow. ``border`` is where these become ``mlflow.exceptions.ExecutionException`` as well.
 """
 
 from __future__ import annotations

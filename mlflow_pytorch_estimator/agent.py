@@ -1,0 +1,105 @@
+"""The job side: starts the ranks on a node, watches them, and has the last word on the run.
+
+While the job lives the agent is the only writer of the run's status. It starts the ranks first and loads MLflow
+meanwhile, in a thread: the user's program waits for nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from types import FrameType
+
+from mlflow_pytorch_estimator import failure, keeper, processes, ranks
+from mlflow_pytorch_estimator.jobdir import JobDir
+from mlflow_pytorch_estimator.jobenv import rank_environment
+from mlflow_pytorch_estimator.launchers import single
+from mlflow_pytorch_estimator.locks import HeldLock
+from mlflow_pytorch_estimator.reporter import Reporter
+from mlflow_pytorch_estimator.schedulers.base import Allocation
+from mlflow_pytorch_estimator.status import Phase
+
+_POLL_SECONDS = 0.05
+
+
+class Agent:
+    """Runs one job on this node. ``held`` are the locks that last as long as anything of the job lives."""
+
+    def __init__(self, directory: JobDir, held: Sequence[HeldLock]) -> None:
+        self.directory = directory
+        self.reporter = Reporter(directory)
+        self._inherited = [lock.fd for lock in held]
+        self._asked_to_end = False
+        keeper.become_subreaper()
+        processes.record(directory.agent)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
+    def run(self, place: Allocation) -> int:
+        """Start the ranks, see them end, report. Returns the exit status of the agent."""
+        job = self.directory.job
+        self.directory.enter(Phase.RUNNING, f"on {place.describe()}")
+        self.directory.outputs.mkdir(exist_ok=True)
+        if place.cpus:
+            os.sched_setaffinity(0, place.cpus)
+        environ = rank_environment(os.environ, job, self.directory)
+        started = [
+            ranks.start(
+                command,
+                self.directory.rank_log(command.rank),
+                self.directory.source,
+                environ,
+                self._inherited,
+            )
+            for command in single.launch(job, place)
+        ]
+        self.reporter.start()
+        guilty = self._watch(started)
+        canceled = self.canceled
+        ranks.end(started, job.grace_seconds)
+        self.directory.enter(Phase.FINALIZING)
+        if canceled and (guilty is None or guilty.exit_code != 0):
+            return self.finish_canceled()
+        return self._finish(place, started, guilty)
+
+    def finish_canceled(self) -> int:
+        """The last word on a job that somebody ended."""
+        self.directory.conclude(Phase.CANCELED, "canceled by request")
+        return self._deliver()
+
+    @property
+    def canceled(self) -> bool:
+        """Whether somebody asked the job to end."""
+        return self._asked_to_end or self.directory.cancel_requested
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._asked_to_end = True
+
+    def _watch(self, started: Sequence[ranks.Rank]) -> ranks.Rank | None:
+        """The first rank that failed, or None when all have succeeded or the job was canceled."""
+        while not self.canceled:
+            codes = [rank.exit_code for rank in started]
+            failed = [rank for rank, code in zip(started, codes, strict=True) if code]
+            if failed or all(code == 0 for code in codes):
+                return failed[0] if failed else None
+            time.sleep(_POLL_SECONDS)
+        return None
+
+    def _finish(self, place: Allocation, started: Sequence[ranks.Rank], guilty: ranks.Rank | None) -> int:
+        if guilty is None:
+            self.directory.conclude(Phase.COMPLETED, "", 0)
+            return self._deliver()
+        code = guilty.exit_code or 0
+        details = failure.report(guilty.rank, place.node, code, guilty.log)
+        self.directory.conclude(Phase.FAILED, details["reason"], code, failure=details)
+        return self._deliver()
+
+    def _deliver(self) -> int:
+        self.reporter.deliver()
+        # Not sys.exit: an import of MLflow that nobody waits for any more may still be under way in the thread.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        return 0

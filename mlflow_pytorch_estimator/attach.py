@@ -1,0 +1,129 @@
+"""Following a job: its phases on standard error, its output on standard output, as they happen."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from mlflow_pytorch_estimator import page
+from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
+from mlflow_pytorch_estimator.reconcile import reconcile
+from mlflow_pytorch_estimator.status import Phase
+
+_SHORTEST_POLL_SECONDS = 0.02
+_LONGEST_POLL_SECONDS = 0.25
+_CHUNK = 1 << 20
+
+
+class Terminal:
+    """Where a person reads: our lines go to standard error, so that standard output is the job's."""
+
+    def say(self, message: str, phase: Phase | None = None) -> None:
+        """One line of ours."""
+        head = click.style(f"{phase.value:<11}", bold=True) if phase else ""
+        click.echo(f"gpu-cluster: {head}{message}".rstrip(), err=True)
+
+    def commands(self, run_id: str) -> None:
+        """How to follow and cancel a job."""
+        click.echo("\n".join(f"    {line}" for line in page.follow_commands(run_id).splitlines()), err=True)
+
+    def output(self, data: bytes) -> None:
+        """Bytes of the job, unchanged where the stream takes bytes."""
+        if not hasattr(sys.stdout, "buffer"):  # a notebook
+            sys.stdout.write(data.decode("utf-8", errors="replace"))
+        else:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(data)
+        sys.stdout.flush()
+
+
+class LogTail:
+    """What has been added to a log since the last look, in whole lines."""
+
+    def __init__(self, path: Path, prefix: bytes = b"") -> None:
+        self._path = path
+        self._prefix = prefix
+        self._offset = 0
+        self._partial = b""
+
+    def read(self, *, last: bool = False) -> bytes:
+        """New lines; ``last`` also takes an unfinished one."""
+        try:
+            with self._path.open("rb") as handle:
+                handle.seek(self._offset)
+                data = handle.read(_CHUNK)
+        except FileNotFoundError:
+            return b""
+        self._offset += len(data)
+        data = self._partial + data
+        # A line longer than a chunk is passed on in pieces rather than kept.
+        cut = len(data) if len(data) > _CHUNK else data.rfind(b"\n") + 1
+        data, self._partial = data[:cut], data[cut:]
+        if last and not data and self._partial:
+            data, self._partial = self._partial + b"\n", b""
+        return data if not self._prefix else b"".join(self._prefix + line for line in data.splitlines(keepends=True))
+
+
+class Follower:
+    """Prints what a job does until it has ended and its run says so."""
+
+    def __init__(self, directory: JobDir, terminal: Terminal) -> None:
+        self._directory = directory
+        self._terminal = terminal
+        self._printed = 0
+        self._tails: dict[Path, LogTail] = {}
+
+    def follow(self) -> Outcome:
+        """Block until the end. Ends a job that nobody works on any more as Failed."""
+        pause = _SHORTEST_POLL_SECONDS
+        while True:
+            outcome = self._directory.outcome
+            alive = outcome is None and self._directory.alive
+            busy = self._print_news()
+            if not alive and not busy:
+                break
+            pause = _SHORTEST_POLL_SECONDS if busy else min(_LONGEST_POLL_SECONDS, pause * 1.2)
+            if not busy:
+                time.sleep(pause)
+        while self._print_news(last=True):
+            pass
+        reconcile(self._directory)
+        final = self._directory.outcome
+        if final is None:
+            raise LookupError(f"job directory {self._directory.path} has gone")
+        self._close(final)
+        return final
+
+    def _print_news(self, *, last: bool = False) -> bool:
+        events = self._directory.events()
+        for event in events[self._printed :]:
+            self._terminal.say(event.message, event.phase)
+        busy = len(events) > self._printed
+        self._printed = len(events)
+        logs = self._directory.rank_logs()
+        for log in logs:
+            prefix = f"[{log.stem.replace('_', ' ')}] ".encode() if len(logs) > 1 else b""
+            data = self._tails.setdefault(log, LogTail(log, prefix)).read(last=last)
+            if data:
+                self._terminal.output(data)
+                busy = True
+        return busy
+
+    def _close(self, outcome: Outcome) -> None:
+        events = self._directory.events()
+        seconds = outcome.time - events[0].time if events else 0.0
+        self._terminal.say(f"after {duration(seconds)}", outcome.phase)
+        traceback = (outcome.failure or {}).get("traceback")
+        if traceback:
+            click.echo(traceback, err=True)
+
+
+def duration(seconds: float) -> str:
+    """``3.2 s``, ``2 min 5 s``, ``1 h 4 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,76 @@
+"""MLflow's entry point: ``mlflow run . -b gpu-cluster`` and ``mlflow.projects.run(..., backend="gpu-cluster")``.
+
+Everything that can be refused is refused before a run exists.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+from mlflow.projects.backend.abstract_backend import AbstractBackend
+
+from mlflow_pytorch_estimator import submission
+from mlflow_pytorch_estimator.attach import Terminal
+from mlflow_pytorch_estimator.border import as_execution_exception
+from mlflow_pytorch_estimator.config import SYNCHRONOUS, BackendConfig, read_config
+from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
+
+
+class GpuClusterBackend(AbstractBackend):
+    """The project backend ``gpu-cluster``."""
+
+    def run(  # noqa: PLR0913, PLR0917 - MLflow's signature
+        self,
+        project_uri: str,
+        entry_point: str,
+        params: Mapping[str, Any] | None,
+        version: str | None,
+        backend_config: Any,
+        tracking_uri: str,
+        experiment_id: str,
+    ) -> GpuClusterSubmittedRun:
+        """Submit an entry point; attached to a terminal, follow it to its end."""
+        command_line = _mlflow_run_options()
+        with as_execution_exception():
+            config = read_config(backend_config)
+            request = submission.Request(
+                uri=project_uri,
+                version=version,
+                entry_point=entry_point,
+                parameters=params or {},
+                run_name=(command_line or {}).get("run_name"),
+                experiment_id=str(experiment_id),
+                tracking_uri=tracking_uri,
+                config=config,
+                mlflow_options=backend_config if isinstance(backend_config, Mapping) else {},
+            )
+            submitted = submission.submit(request)
+            _announce(submitted, config, attached=command_line is not None)
+            synchronous = bool(request.mlflow_options.get(SYNCHRONOUS))
+            if synchronous and not config.detach:
+                return submitted.raising()
+            if command_line is not None and not config.detach:
+                submitted.raising().wait()
+            return submitted
+
+
+def _announce(submitted: GpuClusterSubmittedRun, config: BackendConfig, *, attached: bool) -> None:
+    terminal = Terminal()
+    terminal.say(f"run {submitted.run_id}" + (f": {submitted.url}" if submitted.url else ""))
+    if config.detach:
+        terminal.say("detached; the job goes on by itself")
+        terminal.commands(submitted.run_id)
+    elif attached:
+        terminal.say("streaming; Ctrl-C lets go of the job, a second Ctrl-C within 5 s cancels it")
+
+
+def _mlflow_run_options() -> dict[str, Any] | None:
+    """The options of the ``mlflow run`` command that this process is, or None: MLflow passes on no run name."""
+    module = sys.modules.get("mlflow.cli")
+    context = click.get_current_context(silent=True)
+    if module is None or context is None or context.command is not module.run:
+        return None
+    return dict(context.params)

@@ -1,0 +1,56 @@
+"""The description of a job's environment: what is stored in ``job.json``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EnvironmentSpec:
+    """Interpreter and packages that a project asks for; holds no secrets."""
+
+    manager: str
+    """``"uv"`` (build and cache) or ``"local"`` (the submitting interpreter)."""
+    python: str | None
+    """PEP 440 specifier such as ``>=3.10`` or ``==3.11.*``; None: any."""
+    requirements: tuple[str, ...]
+    """Lines of a requirements file; local paths are ``./inside/the/project`` or absolute."""
+    constraints: tuple[str, ...]
+    source: str
+    """Where it was read (``conda.yaml``, ``requirements.txt``, ``local``, ``none``), for messages only."""
+
+    def to_json(self) -> dict[str, object]:
+        """Return the description in JSON types."""
+        return {
+            "manager": self.manager,
+            "python": self.python,
+            "requirements": list(self.requirements),
+            "constraints": list(self.constraints),
+            "source": self.source,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, object]) -> EnvironmentSpec:
+        """Rebuild what ``to_json`` returned; TypeError or KeyError when it is something else."""
+        python = data["python"]
+        if python is not None and not isinstance(python, str):
+            raise TypeError(f"python must be a string or null, not {python!r}")
+        return cls(
+            manager=_text(data["manager"]),
+            python=python,
+            requirements=_lines(data["requirements"]),
+            constraints=_lines(data["constraints"]),
+            source=_text(data["source"]),
+        )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected a string, not {value!r}")
+    return value
+
+
+def _lines(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple):
+        raise TypeError(f"expected a list of strings, not {value!r}")
+    return tuple(_text(line) for line in value)

@@ -1,0 +1,89 @@
+"""Why a job failed, read from what the rank left: exit status or signal, traceback, last lines."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+_TAIL_BYTES = 256 * 1024
+_LAST_LINES = 20
+_MAX_TRACEBACK_LINES = 200
+_HEADER = "Traceback (most recent call last):"
+
+
+def tail(path: Path, size: int = _TAIL_BYTES) -> str:
+    """The last bytes of a log as text, whatever is in it."""
+    try:
+        with path.open("rb") as handle:
+            handle.seek(max(0, os.fstat(handle.fileno()).st_size - size))
+            return handle.read().decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def last_traceback(text: str) -> str:
+    """The last Python traceback in a text, without the lines after it; empty if there is none.
+
+    A chain ("During handling of the above exception ...") counts as one.
+    """
+    lines = text.splitlines()
+    starts = [index for index, line in enumerate(lines) if line.strip() == _HEADER]
+    if not starts:
+        return ""
+    end = _end_of_traceback(lines, starts[-1])
+    start = starts[-1]
+    for earlier in reversed(starts[:-1]):
+        between = lines[_end_of_traceback(lines, earlier) : start]
+        if not any("exception" in line for line in between) or any(line[:1].isspace() for line in between):
+            break
+        start = earlier
+    return "\n".join(lines[start:end][-_MAX_TRACEBACK_LINES:])
+
+
+def _end_of_traceback(lines: list[str], start: int) -> int:
+    indent = len(lines[start]) - len(lines[start].lstrip())
+    for index in range(start + 1, len(lines)):
+        line = lines[index]
+        if line.strip() and len(line) - len(line.lstrip()) <= indent:
+            return index + 1  # the line with the exception itself
+    return len(lines)
+
+
+def describe_exit(exit_code: int) -> str:
+    """``exited with status 3`` or ``was killed by SIGKILL``, also through a shell (status 128 + signal)."""
+    if exit_code < 0:
+        return f"was killed by {_signal_name(-exit_code)}"
+    if exit_code > 128 and _signal_name(exit_code - 128).startswith("SIG"):
+        return f"exited with status {exit_code} ({_signal_name(exit_code - 128)})"
+    if exit_code == 127:
+        return "exited with status 127 (command not found)"
+    return f"exited with status {exit_code}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def report(rank: int, node: str, exit_code: int, log: Path) -> dict[str, Any]:
+    """The content of ``failure.json``."""
+    text = tail(log)
+    traceback = last_traceback(text)
+    reason = f"rank {rank} {describe_exit(exit_code)}"
+    last = traceback.splitlines()[-1].strip() if traceback else ""
+    if re.match(r"[\w.]+(:|$)", last):
+        reason += f" ({last[:500]})"
+    return {
+        "rank": rank,
+        "node": node,
+        "exit_code": exit_code if exit_code >= 0 else None,
+        "signal": _signal_name(-exit_code) if exit_code < 0 else None,
+        "reason": reason,
+        "traceback": traceback,
+        "last_lines": text.splitlines()[-_LAST_LINES:],
+    }

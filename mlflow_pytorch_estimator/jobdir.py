@@ -1,0 +1,196 @@
+"""The job directory: everything about one job, and the only place that knows file names.
+
+    jobs/RUN_ID/
+      job.json  job_id  journal.jsonl  outcome.json  environment.txt
+      lock            held by whoever works on the job (submitter, preparer, agent, keepers)
+      delivery.lock   held by whoever writes the run;  delivered   nothing is left to write
+      cancel          somebody asked the job to end
+      source/         the snapshot, working directory of the ranks, with outputs/ in it
+      logs/rank_N.log  logs/environment.log  logs/agent.log      inputs/  lib/  queue/
+
+The truth about a job is here; the MLflow run is a mirror of it (see ``mirror``).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow_pytorch_estimator import journal, locks
+from mlflow_pytorch_estimator.files import read_json, write_atomic
+from mlflow_pytorch_estimator.spec import JobSpec
+from mlflow_pytorch_estimator.status import Phase
+
+HOME_VARIABLE = "GPU_CLUSTER_HOME"
+_STAGING_PREFIX = ".new-"
+KEEP_DAYS = 30
+
+
+def home() -> Path:
+    """Where jobs, the local queue and environments live: ``$GPU_CLUSTER_HOME`` or ``~/.gpu-cluster``."""
+    return Path(os.environ.get(HOME_VARIABLE) or Path.home() / ".gpu-cluster").absolute()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the job ended, as the one who saw it end wrote it down. ``time`` is Unix seconds."""
+
+    phase: Phase
+    reason: str
+    exit_code: int | None
+    time: float
+    failure: dict[str, Any] | None = None
+    """Rank, node, exit code, signal, traceback and last lines of the rank to blame."""
+
+
+class JobDir:
+    """One job's directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lock = path / "lock"
+        self.delivery_lock = path / "delivery.lock"
+        self.delivered = path / "delivered"
+        self.journal = path / "journal.jsonl"
+        self.environment = path / "environment.txt"
+        self.source = path / "source"
+        self.outputs = self.source / "outputs"
+        self.logs = path / "logs"
+        self.inputs = path / "inputs"
+        self.library = path / "lib"
+        self.queue = path / "queue"
+        self.agent = path / "agent.json"
+        self.agent_log = self.logs / "agent.log"
+        self.environment_log = self.logs / "environment.log"
+        self._job = path / "job.json"
+        self._outcome = path / "outcome.json"
+        self._cancel = path / "cancel"
+        self._job_id = path / "job_id"
+
+    @classmethod
+    def of_run(cls, run_id: str) -> JobDir:
+        """Where the job of a run would be on this machine."""
+        return cls(home() / "jobs" / run_id)
+
+    @classmethod
+    def stage(cls) -> tuple[JobDir, locks.HeldLock]:
+        """A new private directory that has no run yet, and the lock that says somebody works on it."""
+        jobs = home() / "jobs"
+        jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        staged = cls(jobs / f"{_STAGING_PREFIX}{secrets.token_hex(8)}")
+        staged.path.mkdir(mode=0o700)
+        lock = locks.acquire(staged.lock)
+        staged.logs.mkdir(mode=0o700)
+        return staged, lock
+
+    def settle(self, run_id: str) -> JobDir:
+        """Give a staged directory the name of its run; locks move along."""
+        target = JobDir.of_run(run_id)
+        self.path.rename(target.path)
+        return target
+
+    def remove(self) -> None:
+        """Remove the directory and all in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    @property
+    def exists(self) -> bool:
+        """Whether the job is known on this machine."""
+        return self._job.exists()
+
+    @property
+    def job(self) -> JobSpec:
+        """The description of the job."""
+        return JobSpec.from_json(self._job.read_text(encoding="utf-8", errors="surrogateescape"))
+
+    def write_job(self, job: JobSpec) -> None:
+        """Store the description of the job."""
+        write_atomic(self._job, job.to_json())
+
+    def write_job_id(self, job_id: str) -> None:
+        """Store the scheduler's id of the job."""
+        write_atomic(self._job_id, job_id)
+
+    @property
+    def job_id(self) -> str | None:
+        """The scheduler's id of the job, once it has one."""
+        return self._job_id.read_text(encoding="utf-8") if self._job_id.exists() else None
+
+    def rank_log(self, rank: int) -> Path:
+        """The combined standard output and error of one rank."""
+        return self.logs / f"rank_{rank}.log"
+
+    def rank_logs(self) -> list[Path]:
+        """The logs of the ranks that have started, by rank."""
+        return sorted(self.logs.glob("rank_*.log"), key=lambda path: int(path.stem.split("_")[1]))
+
+    def enter(self, phase: Phase, message: str = "") -> None:
+        """Record that a phase begins or has something to say."""
+        journal.append(self.journal, phase, message)
+
+    def events(self) -> list[journal.Event]:
+        """All that was recorded."""
+        return journal.read(self.journal)
+
+    @property
+    def phase(self) -> Phase:
+        """The phase the job is in."""
+        outcome = self.outcome
+        if outcome is not None and self.delivered.exists():
+            return outcome.phase
+        events = self.events()
+        return events[-1].phase if events else Phase.PREPARING
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """The final word, or None while there is none."""
+        raw = read_json(self._outcome)
+        return None if raw is None else Outcome(**{**raw, "phase": Phase(raw["phase"])})
+
+    def conclude(self, phase: Phase, reason: str, exit_code: int | None = None, **details: Any) -> Outcome:
+        """Write the final word; it is durable before anybody is told."""
+        outcome = Outcome(phase, reason, exit_code, round(time.time(), 3), **details)
+        write_atomic(self._outcome, _dump(asdict(outcome)))
+        return outcome
+
+    def request_cancel(self) -> None:
+        """Ask whoever works on the job to end it."""
+        self._cancel.touch(mode=0o600)
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether somebody asked the job to end."""
+        return self._cancel.exists()
+
+    @property
+    def alive(self) -> bool:
+        """Whether any process works on the job."""
+        return locks.is_held(self.lock)
+
+
+def _dump(value: dict[str, Any]) -> str:
+    import json
+
+    return json.dumps({**value, "phase": str(value["phase"])}, indent=2) + "\n"
+
+
+def sweep(now: float | None = None) -> None:
+    """Remove what killed submitters left half-made, and delivered jobs older than ``KEEP_DAYS``."""
+    jobs = home() / "jobs"
+    oldest = (now or time.time()) - KEEP_DAYS * 86_400
+    for path in jobs.iterdir() if jobs.is_dir() else ():
+        directory = JobDir(path)
+        try:
+            if path.name.startswith(_STAGING_PREFIX):
+                stale = path.stat().st_mtime < time.time() - 5 and not directory.alive
+            else:
+                stale = directory.delivered.stat().st_mtime < oldest
+        except FileNotFoundError:
+            continue  # not delivered yet, or another submitter was faster
+        if stale:
+            directory.remove()

@@ -1,0 +1,30 @@
+"""The environment variables that ranks get."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mlflow_pytorch_estimator.jobdir import JobDir
+from mlflow_pytorch_estimator.spec import JobSpec
+
+# They belong to the interpreter that submitted, not to the one that the ranks run under.
+_FOREIGN = ("PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "UV_PROJECT_ENVIRONMENT")
+
+
+def rank_environment(environ: Mapping[str, str], job: JobSpec, directory: JobDir) -> dict[str, str]:
+    """The agent's environment, with the job's interpreter first on ``PATH`` and MLflow's variables set."""
+    result = dict(environ)
+    python = Path(job.interpreter.python or "")
+    if job.interpreter.manager != "local":
+        for name in _FOREIGN:
+            result.pop(name, None)
+        result["VIRTUAL_ENV"] = str(python.parent.parent)
+    # Also for the local manager: a job of `/path/to/venv/bin/mlflow run` means that venv's python.
+    result["PATH"] = f"{python.parent}:{result.get('PATH', '')}"
+    if directory.library.is_dir():
+        result["PYTHONPATH"] = ":".join(filter(None, [str(directory.library), result.get("PYTHONPATH")]))
+    result.setdefault("PYTHONUNBUFFERED", "1")  # a log that is written in blocks is not live
+    result["MLFLOW_RUN_ID"] = job.run_id
+    result["MLFLOW_EXPERIMENT_ID"] = job.experiment_id
+    return result

@@ -1,0 +1,63 @@
+"""The job's own record of its phases: one JSON line per event, appended by whoever works on the job."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow_pytorch_estimator.status import Phase
+
+
+@dataclass(frozen=True)
+class Event:
+    """A phase begins, or says something more about itself (``message``). ``time`` is Unix seconds."""
+
+    phase: Phase
+    time: float
+    message: str = ""
+
+
+def append(path: Path, phase: Phase, message: str = "") -> None:
+    """Add an event; one ``write`` of one line, so writers in several processes do not mix."""
+    line = json.dumps({"phase": phase.value, "time": round(time.time(), 3), "message": message})
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, line.encode() + b"\n")
+    finally:
+        os.close(fd)
+
+
+def read(path: Path) -> list[Event]:
+    """All complete events so far."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    complete = text[: text.rfind("\n") + 1]
+    return [_event(json.loads(line)) for line in complete.splitlines()]
+
+
+def _event(raw: dict[str, Any]) -> Event:
+    return Event(Phase(raw["phase"]), float(raw["time"]), str(raw["message"]))
+
+
+def timeline(events: Sequence[Event], now: float) -> list[dict[str, object]]:
+    """Each phase with its start (Unix seconds) and its length in seconds; the last one lasts until ``now``."""
+    starts: list[Event] = []
+    for event in events:
+        if not starts or starts[-1].phase is not event.phase:
+            starts.append(event)
+    ends = [event.time for event in starts[1:]] + [now]
+    return [
+        {
+            "phase": event.phase.value,
+            "start": event.time,
+            "seconds": 0.0 if event.phase.terminal else round(max(0.0, end - event.time), 3),
+        }
+        for event, end in zip(starts, ends, strict=True)
+    ]

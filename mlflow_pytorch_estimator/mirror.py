@@ -1,0 +1,106 @@
+"""The job directory, mirrored into the MLflow run. Idempotent: it may be repeated, by anyone, after any crash."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mlflow.entities import Param, RunStatus, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from mlflow_pytorch_estimator import locks, page, tags, uploads
+from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
+from mlflow_pytorch_estimator.secretvalues import Concealer
+from mlflow_pytorch_estimator.status import Phase
+from mlflow_pytorch_estimator.system_metrics import NodeMetrics
+
+_STATUS_CHECK_SECONDS = 10.0
+
+
+class RunMirror:
+    """Writes one run from one job directory. The tracking URI is MLflow's current one."""
+
+    def __init__(self, directory: JobDir) -> None:
+        self._directory = directory
+        self._job = directory.job
+        self._client = MlflowClient()
+        self._concealer = Concealer.from_environ()
+        self._metrics = NodeMetrics(self._job.run_id)
+        self._logs = uploads.LiveLogs(self._client, self._job.run_id)
+        self._phase: Phase | None = None
+        self._checked = 0.0
+
+    def sync(self) -> None:
+        """One round while the job lives: phase, logs, system metrics."""
+        with locks.holding(self._directory.delivery_lock):
+            if self._directory.outcome is not None:
+                return  # somebody may have delivered it: nothing live must come after
+            phase = self._directory.phase
+            if phase is not self._phase:
+                self._enter(phase)
+            elif phase is Phase.RUNNING and time.monotonic() - self._checked > _STATUS_CHECK_SECONDS:
+                self._keep_running()
+            if phase is Phase.RUNNING:
+                self._metrics.sample()
+                self._logs.upload(self._directory.rank_logs())
+
+    def deliver(self) -> None:
+        """Write everything that is left, the status last. Raises what the store raises."""
+        with locks.holding(self._directory.delivery_lock):
+            outcome = self._directory.outcome
+            if outcome is None or self._directory.delivered.exists():
+                return
+            with _forgetting_deleted_runs():
+                self._deliver(outcome)
+            self._directory.delivered.touch(mode=0o600)
+
+    def _enter(self, phase: Phase) -> None:
+        self._set_tags(phase, None, {})
+        self._client.update_run(self._job.run_id, status=phase.mlflow_status)
+        self._phase = phase
+        self._checked = time.monotonic()
+
+    def _keep_running(self) -> None:
+        # A process of the job that leaves `start_run` ends the run, although the job goes on.
+        self._checked = time.monotonic()
+        status = self._client.get_run(self._job.run_id).info.status
+        if RunStatus.is_terminated(RunStatus.from_string(status)):
+            self._client.update_run(self._job.run_id, status=Phase.RUNNING.mlflow_status)
+
+    def _set_tags(self, phase: Phase, outcome: Outcome | None, more: dict[str, str]) -> None:
+        values = {
+            tags.STATUS: phase.value,
+            tags.NOTE: page.describe(self._job, self._directory, phase, outcome),
+            **({tags.JOB_ID: self._directory.job_id} if self._directory.job_id else {}),
+            **more,
+        }
+        run_tags = [RunTag(key, self._concealer.conceal(value)) for key, value in values.items()]
+        self._client.log_batch(self._job.run_id, tags=run_tags)
+
+    def _deliver(self, outcome: Outcome) -> None:
+        run_id = self._job.run_id
+        self._metrics.finish()
+        problems = uploads.upload_results(self._client, self._directory, self._job, outcome, self._concealer)
+        known = self._client.get_run(run_id).data.params
+        # The script's own logging wins: MLflow refuses a second value, so ours may only come after it.
+        params = [
+            Param(key, self._concealer.conceal(value))
+            for key, value in self._job.parameters.items()
+            if key not in known
+        ]
+        for start in range(0, len(params), 100):
+            self._client.log_batch(run_id, params=params[start : start + 100])
+        self._set_tags(outcome.phase, outcome, tags.of_outcome(outcome, problems))
+        self._client.set_terminated(run_id, outcome.phase.mlflow_status)
+
+
+@contextmanager
+def _forgetting_deleted_runs() -> Iterator[None]:
+    try:
+        yield
+    except MlflowException as error:
+        # Somebody deleted the run or its experiment: there is nothing left to tell the truth to.
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST" and "'deleted' state" not in str(error):
+            raise

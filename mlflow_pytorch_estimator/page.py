@@ -1,0 +1,98 @@
+"""The run's description: what a person sees first on the run page."""
+
+from __future__ import annotations
+
+import time
+
+from mlflow_pytorch_estimator import journal
+from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
+from mlflow_pytorch_estimator.spec import JobSpec
+from mlflow_pytorch_estimator.status import Phase
+
+_MAX_TRACEBACK = 4000
+
+
+def describe(job: JobSpec, directory: JobDir, phase: Phase, outcome: Outcome | None) -> str:
+    """The description in Markdown."""
+    events = directory.events()
+    parts = []
+    if outcome is not None and outcome.phase is not Phase.COMPLETED:
+        parts.append(_failure(outcome))
+    parts.append(_summary(job, directory, phase, events))
+    parts.append(_parameters(job))
+    parts.append(_phases(events))
+    parts.append(_follow(job, phase))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _failure(outcome: Outcome) -> str:
+    details = outcome.failure or {}
+    text = f"**{outcome.phase}**: {outcome.reason}"
+    evidence = details.get("traceback") or "\n".join(details.get("last_lines", []))
+    return f"{text}\n\n{fenced(evidence[-_MAX_TRACEBACK:])}" if evidence else text
+
+
+def _summary(job: JobSpec, directory: JobDir, phase: Phase, events: list[journal.Event]) -> str:
+    places = [event.message for event in events if event.phase is Phase.RUNNING and event.message]
+    compute = places[-1].removeprefix("on ") if places else _wanted(job)
+    environment = job.interpreter.key or job.interpreter.manager
+    rows = [
+        ("Status", str(phase)),
+        ("Project", f"{job.project}, entry point `{job.entry_point}`"),
+        ("Compute", f"{compute} ({job.scheduler} scheduler)"),
+        ("Environment", f"{environment} ({job.interpreter.manager})"),
+        ("Job directory", f"`{directory.path}`"),
+    ]
+    table = ["| | |", "|---|---|", *(f"| {name} | {cell(value)} |" for name, value in rows)]
+    return "\n".join(table) + "\n\n" + fenced(job.command)
+
+
+def _wanted(job: JobSpec) -> str:
+    gpus, cpus = job.resources.gpus_per_node, job.resources.cpus_per_node
+    return f"{'all' if cpus is None else cpus} CPUs, {'all' if gpus is None else gpus} GPUs of one node"
+
+
+def _parameters(job: JobSpec) -> str:
+    if not job.parameters:
+        return ""
+    rows = [f"| {cell(name)} | {cell(value)} |" for name, value in job.parameters.items()]
+    return "\n".join(["| Parameter | Value |", "|---|---|", *rows])
+
+
+def _phases(events: list[journal.Event]) -> str:
+    rows = [
+        f"| {entry['phase']} | {_clock(entry['start'])} | {entry['seconds']} |"
+        for entry in journal.timeline(events, time.time())
+    ]
+    return "\n".join(["| Phase | Start (UTC) | Seconds |", "|---|---|---|", *rows]) if rows else ""
+
+
+def _clock(start: object) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(float(str(start))))
+
+
+def _follow(job: JobSpec, phase: Phase) -> str:
+    where = "Logs are under `logs/` and results under `outputs/` in the artifacts."
+    if phase.terminal:
+        return where
+    return f"{where} Follow and cancel:\n\n{fenced(follow_commands(job.run_id))}"
+
+
+def follow_commands(run_id: str) -> str:
+    """The two commands for a job that runs on its own."""
+    return (
+        f"python -m mlflow_pytorch_estimator logs --follow {run_id}\npython -m mlflow_pytorch_estimator cancel {run_id}"
+    )
+
+
+def fenced(text: str) -> str:
+    """A code block that no text inside it can end."""
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{fence}text\n{text}\n{fence}"
+
+
+def cell(value: str) -> str:
+    """Text for one table cell."""
+    return value.replace("\\", "\\\\").replace("|", "\\|").replace("\r", " ").replace("\n", " ").replace("<", "&lt;")

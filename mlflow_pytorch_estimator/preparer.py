@@ -1,0 +1,114 @@
+"""Between submission and queue, detached from the client: builds the environment and downloads inputs.
+
+It comes before queueing, so no node waits for a download.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+
+from mlflow_pytorch_estimator import jobdir, library, locks
+from mlflow_pytorch_estimator.environments import BuildCancelled, EnvironmentSpec, ReadyEnvironment, prepare
+from mlflow_pytorch_estimator.errors import GpuClusterError
+from mlflow_pytorch_estimator.jobdir import JobDir
+from mlflow_pytorch_estimator.reporter import Reporter
+from mlflow_pytorch_estimator.schedulers import load_scheduler
+from mlflow_pytorch_estimator.spec import JobSpec
+from mlflow_pytorch_estimator.status import Phase
+
+
+class Preparer:
+    """Prepares one job and hands it to its scheduler."""
+
+    def __init__(self, directory: JobDir, lock: locks.HeldLock) -> None:
+        self._directory = directory
+        self._lock = lock
+        self._asked_to_end = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
+    def run(self) -> None:
+        """Prepare and submit; whatever goes wrong ends the run with its reason."""
+        try:
+            job = self._prepare(self._directory.job)
+            if self._canceled():
+                raise BuildCancelled("canceled by request")
+            hand_over(job, self._directory, self._lock, os.environ)
+        except BuildCancelled:
+            self._directory.conclude(Phase.CANCELED, "canceled by request")
+        except GpuClusterError as error:
+            self._directory.conclude(Phase.FAILED, str(error))
+        except Exception as error:  # noqa: BLE001 - the outer edge of the process: the run must not stay SCHEDULED
+            self._directory.conclude(Phase.FAILED, f"preparing the job failed: {type(error).__name__}: {error}")
+        else:
+            return
+        Reporter(self._directory).deliver()
+
+    def _prepare(self, job: JobSpec) -> JobSpec:
+        if job.inputs:
+            job = self._download(job)
+        if job.interpreter.python is None:
+            spec = EnvironmentSpec.from_json(job.interpreter.description)
+            with self._directory.environment_log.open("a", encoding="utf-8") as log:
+                ready = prepare(
+                    spec,
+                    self._directory.source,
+                    jobdir.home() / "envs",
+                    log=log,
+                    cancelled=self._canceled,
+                    say=lambda line: self._directory.enter(Phase.PREPARING, line),
+                )
+            job = use_environment(job, self._directory, ready)
+        return job
+
+    def _download(self, job: JobSpec) -> JobSpec:
+        from mlflow.artifacts import download_artifacts
+
+        from mlflow_pytorch_estimator.project import resolve_inputs
+
+        paths = {}
+        for placeholder, uri in job.inputs.items():
+            self._directory.enter(Phase.PREPARING, f"downloading {uri}")
+            root = Path(job.storage_dir) / job.run_id if job.storage_dir else self._directory.inputs
+            folder = root / placeholder.lower()
+            folder.mkdir(parents=True)
+            paths[placeholder] = str(Path(download_artifacts(artifact_uri=uri, dst_path=str(folder))).absolute())
+        return dataclasses.replace(job, command=resolve_inputs(job.command, paths), inputs={})
+
+    def _canceled(self) -> bool:
+        return self._asked_to_end or self._directory.cancel_requested
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._asked_to_end = True
+
+
+def hand_over(job: JobSpec, directory: JobDir, lock: locks.HeldLock, environ: Mapping[str, str]) -> None:
+    """Give a job that is ready to its scheduler."""
+    directory.write_job(job)
+    directory.enter(Phase.QUEUED)
+    directory.write_job_id(load_scheduler(job.scheduler).submit(job, directory, lock, environ))
+
+
+def use_environment(job: JobSpec, directory: JobDir, ready: ReadyEnvironment) -> JobSpec:
+    """The job with its interpreter filled in; delivers the package and the list of what is installed."""
+    if job.interpreter.manager != "local":
+        library.deliver(directory.library)
+    directory.environment.write_text(ready.freeze, encoding="utf-8")
+    interpreter = dataclasses.replace(job.interpreter, python=str(ready.python), key=ready.key)
+    return dataclasses.replace(job, interpreter=interpreter)
+
+
+def main(argv: list[str]) -> None:
+    """``python -m mlflow_pytorch_estimator.preparer JOBDIR LOCK_FD``."""
+    directory = JobDir(Path(argv[0]))
+    Preparer(directory, locks.adopt(directory.lock, int(argv[1]))).run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

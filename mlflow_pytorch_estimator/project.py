@@ -1,0 +1,130 @@
+"""An MLproject read as MLflow's local backend reads it: entry point, parameters, command, environment file."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from mlflow.exceptions import MlflowException
+from mlflow.projects import env_type
+from mlflow.projects.utils import load_project
+from mlflow.utils.file_utils import get_local_path_or_none
+from mlflow.utils.validation import _validate_param_name
+
+from mlflow_pytorch_estimator.errors import ProjectError
+from mlflow_pytorch_estimator.secretvalues import Concealer
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project on disk, ready to be described as a job."""
+
+    directory: Path
+    name: str
+    definition: Any
+    """MLflow's own object."""
+
+    @property
+    def environment_file(self) -> Path | None:
+        """The file that the MLproject names, or that MLflow finds beside it."""
+        path = self.definition.env_config_path
+        return Path(path) if path else None
+
+    @property
+    def environment_kind(self) -> str | None:
+        """``conda`` or ``python``; None when the project says nothing about its packages."""
+        if self.environment_file is None:
+            return None
+        return "conda" if self.definition.env_type == env_type.CONDA else "python"
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """An entry point with its parameters."""
+
+    command: str
+    """For ``bash -c``, every value quoted."""
+    parameters: dict[str, str]
+    """Raw values, also of defaults, for the run."""
+    inputs: dict[str, str]
+    """Placeholder in ``command`` -> URI that must be downloaded first."""
+
+
+def read_project(directory: Path) -> Project:
+    """Read the MLproject file of a directory; a directory without one is a project as well."""
+    try:
+        definition = load_project(str(directory))
+    except MlflowException as error:
+        raise ProjectError(str(error)) from error
+    except yaml.YAMLError as error:
+        raise ProjectError(f"the MLproject file of {directory} is not valid YAML: {_one_line(error)}") from error
+    except (OSError, AttributeError, TypeError, ValueError) as error:
+        raise ProjectError(f"the MLproject file of {directory} cannot be read: {_one_line(error)}") from error
+    if definition.docker_env:
+        raise ProjectError("docker_env is not supported: name the packages in conda.yaml or python_env.yaml instead")
+    return Project(directory, definition.name or directory.name, definition)
+
+
+def invoke(project: Project, entry_point: str, given: Mapping[str, Any] | None) -> Invocation:
+    """Check the parameters and compose the command."""
+    parameters = {str(key): str(value) for key, value in (given or {}).items()}
+    try:
+        entry = project.definition.get_entry_point(entry_point)
+        if not isinstance(entry.command, str):
+            raise ProjectError(f"entry point {entry_point!r} has no command in the MLproject file")
+        entry.compute_parameters(parameters, storage_dir=None)  # names what is missing or no URI
+        for name in (*entry.parameters, *parameters):
+            _validate_param_name(name)
+    except MlflowException as error:
+        raise ProjectError(_one_line(error)) from error
+    defaults = {name: str(item.default) for name, item in entry.parameters.items() if item.default is not None}
+    raw = {**defaults, **parameters}
+    inputs: dict[str, str] = {}
+    values = {name: _path_value(name, value, inputs) if _is_path(entry, name) else value for name, value in raw.items()}
+    return Invocation(_compose(entry, values), raw, inputs)
+
+
+def _is_path(entry: Any, name: str) -> bool:
+    return name in entry.parameters and entry.parameters[name].type == "path"
+
+
+def _path_value(name: str, value: str, inputs: dict[str, str]) -> str:
+    local = get_local_path_or_none(value)
+    if local is None:
+        placeholder = f"GPUCLUSTERINPUT{len(inputs)}X"
+        inputs[placeholder] = value
+        return placeholder
+    path = Path(local)
+    if not path.exists():
+        raise ProjectError(f"parameter {name!r} is {value!r}, but there is no such file or directory")
+    return str(path.absolute())
+
+
+def _compose(entry: Any, values: dict[str, str]) -> str:
+    """Let MLflow quote the values; one that is a secret of the environment stays there and is expanded on the node."""
+    secrets = Concealer.from_environ().values
+    token_of = {value: f"GPUCLUSTERSECRET{index}X" for index, value in enumerate(secrets)}
+    try:
+        command: str = entry.compute_command({k: token_of.get(v, v) for k, v in values.items()}, storage_dir=None)
+    except (KeyError, IndexError, ValueError) as error:
+        raise ProjectError(
+            f"the command of entry point {entry.name!r} has a placeholder that is no parameter: {error}"
+        ) from error
+    for value, token in token_of.items():
+        command = command.replace(token, f'"${secrets[value]}"')
+    return command
+
+
+def resolve_inputs(command: str, paths: Mapping[str, str]) -> str:
+    """Put the paths of downloaded inputs in place of their placeholders."""
+    for placeholder, path in paths.items():
+        command = command.replace(placeholder, shlex.quote(path))
+    return command
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())

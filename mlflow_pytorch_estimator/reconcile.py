@@ -1,0 +1,37 @@
+"""For whoever looks at a job from outside: if nobody works on it any more, see that its run says how it ended."""
+
+from __future__ import annotations
+
+import time
+
+from mlflow_pytorch_estimator.jobdir import JobDir
+from mlflow_pytorch_estimator.mirror import RunMirror
+from mlflow_pytorch_estimator.status import Phase
+
+_WHO_DIED = {
+    Phase.PREPARING: "the process that prepared the environment was killed",
+    Phase.QUEUED: "the agent was killed while the job was queued",
+}
+
+
+def reconcile(directory: JobDir) -> Phase:
+    """Deliver a final word that did not arrive, or find one when everybody died. Returns the phase of the job."""
+    if directory.outcome is None and not directory.alive:
+        _conclude_dead(directory)
+    if directory.outcome is not None and not directory.delivered.exists():
+        RunMirror(directory).deliver()
+    return directory.phase
+
+
+def _conclude_dead(directory: JobDir) -> None:
+    # The last word is written before the lock is let go: look once more now that the lock was seen free.
+    if directory.outcome is not None:
+        return
+    events = directory.events()
+    phase = events[-1].phase if events else Phase.PREPARING
+    if directory.cancel_requested:
+        directory.conclude(Phase.CANCELED, "canceled by request")
+        return
+    who = _WHO_DIED.get(phase, "the agent was killed, or the machine went down")
+    when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(events[-1].time)) if events else "at the start"
+    directory.conclude(Phase.FAILED, f"{who}; last known phase: {phase} ({when})")

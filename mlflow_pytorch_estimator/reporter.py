@@ -1,0 +1,66 @@
+"""The thread in which the agent talks to MLflow, so that no slow server ever holds up the job."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mlflow_pytorch_estimator.jobdir import JobDir
+
+if TYPE_CHECKING:
+    from mlflow_pytorch_estimator.mirror import RunMirror
+
+_INTERVAL_SECONDS = 1.0
+_GIVE_UP_SECONDS = 1800.0
+_LONGEST_PAUSE_SECONDS = 30.0
+
+
+class Reporter:
+    """Mirrors the job directory into the run: every second while the job lives, and finally."""
+
+    def __init__(self, directory: JobDir) -> None:
+        self._directory = directory
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="reporter", daemon=True)
+
+    def start(self) -> None:
+        """Begin to report; a second call does nothing."""
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def deliver(self) -> None:
+        """See to it that the outcome reaches the run; gives up after half an hour, for `reconcile` to finish.
+
+        An attached client has MLflow loaded already and may be faster; whoever holds the lock does the work.
+        """
+        self.start()
+        self._stop.set()
+        while self._thread.is_alive() and not self._directory.delivered.exists():
+            self._thread.join(0.05)
+
+    def _work(self) -> None:
+        from mlflow_pytorch_estimator.mirror import RunMirror
+
+        mirror = RunMirror(self._directory)
+        while not self._stop.wait(_INTERVAL_SECONDS):
+            _attempt(mirror.sync)
+        self._deliver_until_done(mirror)
+
+    def _deliver_until_done(self, mirror: RunMirror) -> None:
+        deadline = time.monotonic() + _GIVE_UP_SECONDS
+        pause = 1.0
+        while not _attempt(mirror.deliver) and time.monotonic() < deadline:
+            time.sleep(pause)
+            pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
+
+
+def _attempt(action: Callable[[], None]) -> bool:
+    try:
+        action()
+    except Exception as error:  # noqa: BLE001 - the outer edge of the thread: a store may fail in any way, the job goes on
+        print(f"{time.strftime('%F %T')} MLflow: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        return False
+    return True

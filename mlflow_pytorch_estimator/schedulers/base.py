@@ -1,0 +1,70 @@
+"""What a scheduler is: a way to place a job, to ask for it and to end it. Stateless, no threads."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+from mlflow_pytorch_estimator.jobdir import JobDir
+from mlflow_pytorch_estimator.locks import HeldLock
+from mlflow_pytorch_estimator.spec import JobSpec
+
+ALLOCATION_VARIABLE = "GPU_CLUSTER_ALLOCATION"
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """What the scheduler gave to this node of the job."""
+
+    node: str
+    cpus: tuple[int, ...]
+    """Core ids, as ``sched_setaffinity`` takes them; empty means not restricted."""
+    gpus: tuple[int, ...]
+    """GPU indices in PCI bus order."""
+
+    def to_json(self) -> str:
+        """For the environment variable ``GPU_CLUSTER_ALLOCATION``."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Allocation | None:
+        """The allocation this process runs in, or None outside a job."""
+        text = environ.get(ALLOCATION_VARIABLE)
+        if not text:
+            return None
+        raw = json.loads(text)
+        return cls(raw["node"], tuple(raw["cpus"]), tuple(raw["gpus"]))
+
+    def describe(self) -> str:
+        """For people: ``gpu07, 4 CPUs, 1 GPU``."""
+        cpus = len(self.cpus) or os.cpu_count() or 1
+        return f"{self.node}, {count(cpus, 'CPU')}, {count(len(self.gpus), 'GPU')}"
+
+
+class Scheduler(Protocol):
+    """A place where jobs run. ``docs/architecture.md`` says how to add one."""
+
+    def check(self, job: JobSpec) -> None:
+        """Raise ``ConfigError`` if this scheduler can never run the job. Nothing exists yet."""
+
+    def submit(self, job: JobSpec, directory: JobDir, lock: HeldLock, environ: Mapping[str, str]) -> str:
+        """Queue the job and return the scheduler's id for it.
+
+        ``lock`` says that somebody works on the job; the scheduler hands it to the process that does.
+        ``environ`` is the job's environment, secrets included: it may travel, but not be stored in the open.
+        Raises ``SchedulerError`` when the job was not accepted.
+        """
+
+    def kill(self, directory: JobDir) -> None:
+        """End the job by force: the last resort after a request to end it went unheard."""
+
+    def allocation(self, environ: Mapping[str, str]) -> Allocation:
+        """What this node of the job may use; called by the agent on the node."""
+
+
+def count(number: int, noun: str) -> str:
+    """``1 GPU``, ``2 GPUs``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

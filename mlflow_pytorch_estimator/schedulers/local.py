@@ -1,0 +1,139 @@
+"""The embedded scheduler: this machine, no daemon, no set-up.
+
+``submit`` takes a place in the queue and starts one process in its own session, which waits for its turn and
+then becomes the agent. That process outlives the one that submitted.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from mlflow_pytorch_estimator import agent, jobdir, locks, processes
+from mlflow_pytorch_estimator.errors import ConfigError, SchedulerError
+from mlflow_pytorch_estimator.jobdir import JobDir
+from mlflow_pytorch_estimator.schedulers.base import ALLOCATION_VARIABLE, Allocation, count
+from mlflow_pytorch_estimator.schedulers.machine import Capacity, capacity
+from mlflow_pytorch_estimator.schedulers.queue import Queue, Request, Waiting
+from mlflow_pytorch_estimator.spec import JobSpec, Resources
+from mlflow_pytorch_estimator.status import Phase
+
+JOB_DIRECTORY_VARIABLE = "GPU_CLUSTER_JOB_DIR"
+_POLL_SECONDS = 0.2
+
+
+class LocalScheduler:
+    """Runs jobs on this machine, as many at once as its cores and GPUs allow."""
+
+    def check(self, job: JobSpec) -> None:
+        """Refuse what this machine does not have."""
+        if job.scheduler_options:
+            raise ConfigError(f"the local scheduler has no option {sorted(job.scheduler_options)[0]!r}")
+        here = capacity(os.environ)
+        wanted = request(job.resources, here)
+        if wanted.gpus > len(here.gpus):
+            raise ConfigError(
+                f"gpus_per_node is {wanted.gpus}, but {_place()} has {count(len(here.gpus), 'GPU')}; "
+                "ask for fewer, or for 0 to run on the CPU"
+            )
+        if wanted.cpus > len(here.cpus):
+            raise ConfigError(
+                f"cpus_per_node is {wanted.cpus}, but {_place()} has {count(len(here.cpus), 'CPU')}; ask for fewer"
+            )
+
+    def submit(self, job: JobSpec, directory: JobDir, lock: locks.HeldLock, environ: Mapping[str, str]) -> str:
+        """Take a place in the queue and start the process that waits there."""
+        ticket = Queue(queue_root(environ)).enter(job.run_id, request(job.resources, capacity(environ)))
+        argv = [sys.executable, "-m", __name__, str(directory.path), str(ticket.path)]
+        fds = (lock.fd, ticket.lock.fd)
+        try:
+            with directory.agent_log.open("ab") as log:
+                subprocess.Popen(
+                    [*argv, *map(str, fds)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=directory.path,
+                    env=dict(environ),
+                    start_new_session=True,
+                    pass_fds=fds,
+                )
+        except OSError as error:
+            raise SchedulerError(f"cannot start the job's agent: {error}") from error
+        finally:
+            ticket.lock.close()
+        return f"local-{int(ticket.path.name.partition('-')[0])}"
+
+    def kill(self, directory: JobDir) -> None:
+        """SIGKILL the agent; its keepers then end everything that it started."""
+        processes.kill_recorded(directory.agent, signal.SIGKILL)
+
+    def allocation(self, environ: Mapping[str, str]) -> Allocation:
+        """What the queue granted."""
+        granted = Allocation.from_environ(environ)
+        if granted is None:
+            raise SchedulerError(f"{ALLOCATION_VARIABLE} is not set: this is no job of the local scheduler")
+        return granted
+
+
+def request(resources: Resources, here: Capacity) -> Request:
+    """Counts for a description: by default the whole machine, or the cores that go with the GPUs asked for."""
+    gpus = len(here.gpus) if resources.gpus_per_node is None else resources.gpus_per_node
+    cpus = resources.cpus_per_node
+    if cpus is None:
+        partial = 0 < gpus < len(here.gpus)
+        cpus = max(1, len(here.cpus) * gpus // len(here.gpus)) if partial else len(here.cpus)
+    return Request(cpus, gpus)
+
+
+def queue_root(environ: Mapping[str, str]) -> Path:
+    """The machine's queue; inside a job the job's own, so that its child jobs share what it was given."""
+    outer = environ.get(JOB_DIRECTORY_VARIABLE) if environ.get(ALLOCATION_VARIABLE) else None
+    return JobDir(Path(outer)).queue if outer else jobdir.home() / "queue"
+
+
+def _place() -> str:
+    return "the enclosing job" if os.environ.get(ALLOCATION_VARIABLE) else "this machine"
+
+
+def wait_for_turn(directory: JobDir, queue: Queue, ticket: Path, here: Capacity) -> Capacity | None:
+    """Block until the queue grants something; None when the job was canceled meanwhile."""
+    told = -1
+    while not directory.cancel_requested:
+        answer = queue.poll(ticket, here)
+        if not isinstance(answer, Waiting):
+            return answer
+        if answer.ahead != told:
+            told = answer.ahead
+            directory.enter(Phase.QUEUED, f"waiting for {count(told, 'job')} ahead")
+        time.sleep(_POLL_SECONDS)
+    return None
+
+
+def main(argv: list[str]) -> int:
+    """``python -m mlflow_pytorch_estimator.schedulers.local JOBDIR TICKET LOCK_FD TICKET_FD``."""
+    directory, ticket = JobDir(Path(argv[0])), Path(argv[1])
+    held = [locks.adopt(directory.lock, int(argv[2])), locks.adopt(ticket, int(argv[3]))]
+    job_agent = agent.Agent(directory, held)
+    queue = Queue(queue_root(os.environ))
+    granted = wait_for_turn(directory, queue, ticket, capacity(os.environ))
+    if granted is None:
+        queue.leave(ticket)
+        return job_agent.finish_canceled()
+    place = Allocation(socket.gethostname(), granted.cpus, granted.gpus)
+    os.environ[ALLOCATION_VARIABLE] = place.to_json()
+    os.environ[JOB_DIRECTORY_VARIABLE] = str(directory.path)
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # it has been turned into the capacity
+    status = job_agent.run(place)
+    queue.leave(ticket)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,42 @@
+"""Keeps values of secret environment variables out of everything that we write."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_SECRET_NAME = re.compile(r"TOKEN|PASSWORD|PASSWD|SECRET|KEY|CREDENTIAL", re.IGNORECASE)
+_SHORTEST = 8
+_URI_PASSWORD = re.compile(r"(?P<scheme>\b(?:git\+)?https?://)[^/\s@]+@", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Concealer:
+    """Knows the secret values: ``values`` maps each to the name of its variable."""
+
+    values: dict[str, str]
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str] | None = None) -> Concealer:
+        """Secrets are variables named like one, with a value too long to be a switch or a count."""
+        found = os.environ if environ is None else environ
+        names = (name for name in found if _SECRET_NAME.search(name))
+        return cls({found[name]: name for name in names if _is_secret(found[name])})
+
+    def conceal(self, text: str) -> str:
+        """The text with each secret replaced by ``<NAME>``."""
+        for value in sorted(self.values, key=len, reverse=True):
+            text = text.replace(value, f"<{self.values[value]}>")
+        return text
+
+
+def _is_secret(value: str) -> bool:
+    # A path to a key file is no secret, and replacing it would garble every path beside it.
+    return len(value) >= _SHORTEST and not value.startswith(("/", "./", "~"))
+
+
+def without_password(uri: str) -> str:
+    """A URI without the user and password in front of its host."""
+    return _URI_PASSWORD.sub(r"\g<scheme>", uri)

@@ -1,0 +1,153 @@
+"""From a request to a queued job: fetch, check, snapshot, create the run, hand over.
+
+The order is chosen so that nothing is left behind: the job directory is complete under a temporary name before the
+run is created, and a run that exists always has a job or a reason.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mlflow_pytorch_estimator import fetch, jobdir, locks, preparer, snapshot, tags, tracking
+from mlflow_pytorch_estimator.config import ENV_MANAGER, STORAGE_DIR, BackendConfig
+from mlflow_pytorch_estimator.environments import find_ready, read_environment
+from mlflow_pytorch_estimator.errors import ProjectError, SchedulerError
+from mlflow_pytorch_estimator.jobdir import JobDir
+from mlflow_pytorch_estimator.project import invoke, read_project
+from mlflow_pytorch_estimator.reconcile import reconcile
+from mlflow_pytorch_estimator.schedulers import load_scheduler
+from mlflow_pytorch_estimator.spec import InterpreterSpec, JobSpec
+from mlflow_pytorch_estimator.status import Phase
+from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
+
+_NO_RUN = ""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What MLflow passes to a backend, named."""
+
+    uri: str
+    entry_point: str
+    parameters: Mapping[str, Any]
+    experiment_id: str
+    tracking_uri: str
+    version: str | None = None
+    run_name: str | None = None
+    config: BackendConfig = field(default_factory=BackendConfig)
+    mlflow_options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def submit(request: Request) -> GpuClusterSubmittedRun:
+    """Submit a job; raises before a run exists, or ends the run FAILED with the reason."""
+    scheduler = load_scheduler(request.config.scheduler)
+    jobdir.sweep()
+    directory, lock = _stage()
+    try:
+        job, project_tags = _describe(request, directory)
+        scheduler.check(job)
+        run = tracking.create_run(request.experiment_id, request.run_name, project_tags)
+    except BaseException:
+        directory.remove()
+        lock.close()
+        raise
+    directory = directory.settle(run.info.run_id)
+    job = replace(job, run_id=run.info.run_id, experiment_id=run.info.experiment_id)
+    _start(job, directory, lock, {**os.environ, **tracking.environment(request.tracking_uri)})
+    return GpuClusterSubmittedRun(run.info.run_id, directory, tracking.run_url(run, request.tracking_uri))
+
+
+def _stage() -> tuple[JobDir, locks.HeldLock]:
+    try:
+        return JobDir.stage()
+    except OSError as error:
+        raise ProjectError(
+            f"cannot create a job directory under {jobdir.home()}: {error.strerror}; set {jobdir.HOME_VARIABLE}"
+        ) from error
+
+
+def _describe(request: Request, directory: JobDir) -> tuple[JobSpec, dict[str, str]]:
+    """Take the snapshot and describe the job; the run does not exist yet."""
+    scratch = directory.path / "fetch"
+    scratch.mkdir()
+    root = fetch.fetch(request.uri, request.version, scratch)
+    project = read_project(root)
+    invocation = invoke(project, request.entry_point, request.parameters)
+    environment = read_environment(
+        root, project.environment_file, project.environment_kind, request.mlflow_options.get(ENV_MANAGER)
+    )
+    snapshot.take(root, directory.source)
+    storage = request.mlflow_options.get(STORAGE_DIR)
+    job = JobSpec(
+        run_id=_NO_RUN,
+        experiment_id=request.experiment_id,
+        project=project.name,
+        entry_point=request.entry_point,
+        command=invocation.command,
+        parameters=invocation.parameters,
+        interpreter=InterpreterSpec(environment.manager, environment.to_json()),
+        resources=request.config.resources,
+        scheduler=request.config.scheduler,
+        scheduler_options=dict(request.config.scheduler_options),
+        inputs=invocation.inputs,
+        storage_dir=str(Path(storage).absolute()) if storage else None,
+        grace_seconds=request.config.grace_period_seconds,
+    )
+    ready = find_ready(environment, directory.source, jobdir.home() / "envs")
+    if ready is not None:
+        job = preparer.use_environment(job, directory, ready)
+    found = tracking.project_tags(request.uri, request.version, root, request.entry_point)
+    fetch.discard(scratch)
+    phase = Phase.QUEUED if _is_ready(job) else Phase.PREPARING
+    return job, {
+        **found,
+        "mlflow.project.env": environment.manager,
+        tags.STATUS: phase.value,
+        tags.SCHEDULER: request.config.scheduler,
+    }
+
+
+def _is_ready(job: JobSpec) -> bool:
+    return job.interpreter.python is not None and not job.inputs
+
+
+def _start(job: JobSpec, directory: JobDir, lock: locks.HeldLock, environ: dict[str, str]) -> None:
+    try:
+        if _is_ready(job):
+            preparer.hand_over(job, directory, lock, environ)
+        else:
+            directory.write_job(job)
+            directory.enter(Phase.PREPARING)
+            _spawn_preparer(directory, lock, environ)
+    except BaseException as error:
+        reason = str(error) or type(error).__name__
+        if not directory.exists:
+            directory.write_job(job)
+        directory.conclude(Phase.FAILED, f"the job could not be submitted: {reason}")
+        lock.close()
+        reconcile(directory)
+        raise
+    lock.close()
+
+
+def _spawn_preparer(directory: JobDir, lock: locks.HeldLock, environ: dict[str, str]) -> None:
+    try:
+        with directory.agent_log.open("ab") as log:
+            subprocess.Popen(
+                [sys.executable, "-m", preparer.__name__, str(directory.path), str(lock.fd)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=directory.path,
+                env=environ,
+                start_new_session=True,
+                pass_fds=(lock.fd,),
+            )
+    except OSError as error:
+        raise SchedulerError(f"cannot start the preparer: {error}") from error

@@ -1,0 +1,29 @@
+"""The tags that this backend sets on a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow_pytorch_estimator.jobdir import Outcome
+
+STATUS = "gpu_cluster.status"
+SCHEDULER = "gpu_cluster.scheduler"
+JOB_ID = "gpu_cluster.job_id"
+JOB_DIR = "gpu_cluster.job_dir"
+EXIT_CODE = "gpu_cluster.exit_code"
+FAILURE = "gpu_cluster.failure"
+UNDELIVERED = "gpu_cluster.undelivered"
+NOTE = "mlflow.note.content"
+
+
+def of_outcome(outcome: Outcome, problems: list[str]) -> dict[str, str]:
+    """Tags that say how the job ended, and what of it could not be stored."""
+    result = {}
+    if outcome.exit_code is not None:
+        result[EXIT_CODE] = str(outcome.exit_code)
+    if outcome.reason:
+        result[FAILURE] = outcome.reason
+    if problems:
+        result[UNDELIVERED] = "; ".join(problems)
+    return result

@@ -1,0 +1,78 @@
+"""The MLflow run of a job: creating it with everything that MLflow would add later, and where it is kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import mlflow
+from mlflow.entities import RunStatus, SourceType
+from mlflow.projects.utils import _is_valid_branch_name
+from mlflow.tracking import MlflowClient
+from mlflow.tracking.context.default_context import _get_user
+from mlflow.utils import mlflow_tags
+from mlflow.utils.git_utils import get_git_commit, get_git_repo_url
+
+from mlflow_pytorch_estimator import fetch
+from mlflow_pytorch_estimator.secretvalues import without_password
+
+BACKEND_NAME = "gpu-cluster"
+
+
+def project_tags(uri: str, version: str | None, directory: Path, entry_point: str) -> dict[str, str]:
+    """The tags that MLflow gives a project run, those that it sets after the backend has returned included."""
+    location = fetch.locate(uri)
+    local = location.local
+    name = (
+        without_password(uri) if local is None else str(local) + (location.subdirectory and f"#{location.subdirectory}")
+    )
+    active = mlflow.active_run()
+    repository = get_git_repo_url(str(directory))
+    found: dict[str, str | None] = {
+        mlflow_tags.MLFLOW_USER: _get_user(),
+        mlflow_tags.MLFLOW_SOURCE_NAME: name,
+        mlflow_tags.MLFLOW_SOURCE_TYPE: SourceType.to_string(SourceType.PROJECT),
+        mlflow_tags.MLFLOW_PROJECT_ENTRY_POINT: entry_point,
+        mlflow_tags.MLFLOW_PROJECT_BACKEND: BACKEND_NAME,
+        mlflow_tags.MLFLOW_GIT_COMMIT: get_git_commit(str(directory)),
+        mlflow_tags.MLFLOW_GIT_REPO_URL: without_password(repository) if repository else None,
+        mlflow_tags.MLFLOW_GIT_BRANCH: version if _is_valid_branch_name(str(directory), version) else None,
+        mlflow_tags.MLFLOW_PARENT_RUN_ID: active.info.run_id if active else None,
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def create_run(experiment_id: str, name: str | None, tags: Mapping[str, str]) -> Any:
+    """A new run, SCHEDULED."""
+    client = MlflowClient()
+    run = client.create_run(experiment_id, tags=dict(tags), run_name=name)
+    client.update_run(run.info.run_id, status=RunStatus.to_string(RunStatus.SCHEDULED))
+    return run
+
+
+def environment(tracking_uri: str) -> dict[str, str]:
+    """Variables with which another process, in another directory, reaches the same stores."""
+    return {
+        "MLFLOW_TRACKING_URI": absolute(tracking_uri),
+        "MLFLOW_REGISTRY_URI": absolute(mlflow.get_registry_uri()),
+    }
+
+
+def absolute(uri: str) -> str:
+    """A store URI that means the same in every working directory."""
+    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
+        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
+    if "://" not in uri and not uri.startswith(("databricks", "file:")):
+        return str(Path(uri).absolute())
+    return uri
+
+
+def run_url(run: Any, tracking_uri: str) -> str | None:
+    """The page of the run, where the store has a user interface."""
+    if urlsplit(tracking_uri).scheme not in {"http", "https"}:
+        return None
+    base = os.environ.get("MLFLOW_TRACKING_UI_URL") or without_password(tracking_uri)
+    return f"{base.rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
