@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Sequence
 from types import FrameType
@@ -99,7 +98,4 @@ class Agent:
 
     def _deliver(self) -> int:
         self.reporter.deliver()
-        # Not sys.exit: an import of MLflow that nobody waits for any more may still be under way in the thread.
-        sys.stdout.flush()
-        sys.stderr.flush()
         return 0

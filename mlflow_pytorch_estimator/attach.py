@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from mlflow_pytorch_estimator import page
+from mlflow_pytorch_estimator import locks, page
 from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
 from mlflow_pytorch_estimator.reconcile import reconcile
 from mlflow_pytorch_estimator.status import Phase
@@ -16,6 +16,7 @@ from mlflow_pytorch_estimator.status import Phase
 _SHORTEST_POLL_SECONDS = 0.02
 _LONGEST_POLL_SECONDS = 0.25
 _CHUNK = 1 << 20
+_EXIT_SECONDS = 5.0  # for the agent to leave, and its share of the machine to return
 
 
 class Terminal:
@@ -91,6 +92,7 @@ class Follower:
         while self._print_news(last=True):
             pass
         reconcile(self._directory)
+        locks.wait_until_free(self._directory.lock, _EXIT_SECONDS)
         final = self._directory.outcome
         if final is None:
             raise LookupError(f"job directory {self._directory.path} has gone")

@@ -105,17 +105,19 @@ def _path_value(name: str, value: str, inputs: dict[str, str]) -> str:
 
 
 def _compose(entry: Any, values: dict[str, str]) -> str:
-    """Let MLflow quote the values; one that is a secret of the environment stays there and is expanded on the node."""
-    secrets = Concealer.from_environ().values
-    token_of = {value: f"GPUCLUSTERSECRET{index}X" for index, value in enumerate(secrets)}
+    """Let MLflow quote the values; a secret of the environment in them stays there, for the shell to expand."""
+    # The tilde makes MLflow put the value in single quotes, which the expansion can then step out of.
+    tokens = {f"~GPUCLUSTERSECRET{index}~": item for index, item in enumerate(Concealer.from_environ().values.items())}
+    for token, (secret, _) in tokens.items():
+        values = {name: value.replace(secret, token) for name, value in values.items()}
     try:
-        command: str = entry.compute_command({k: token_of.get(v, v) for k, v in values.items()}, storage_dir=None)
+        command: str = entry.compute_command(values, storage_dir=None)
     except (KeyError, IndexError, ValueError) as error:
         raise ProjectError(
             f"the command of entry point {entry.name!r} has a placeholder that is no parameter: {error}"
         ) from error
-    for value, token in token_of.items():
-        command = command.replace(token, f'"${secrets[value]}"')
+    for token, (_, name) in tokens.items():
+        command = command.replace(token, f"'\"${{{name}}}\"'")
     return command
 
 

@@ -39,7 +39,7 @@ class Reporter:
         self.start()
         self._stop.set()
         while self._thread.is_alive() and not self._directory.delivered.exists():
-            self._thread.join(0.05)
+            self._thread.join(0.02)
 
     def _work(self) -> None:
         from mlflow_pytorch_estimator.mirror import RunMirror

@@ -7,14 +7,13 @@ run is created, and a run that exists always has a job or a reason.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mlflow_pytorch_estimator import fetch, jobdir, locks, preparer, snapshot, tags, tracking
+from mlflow_pytorch_estimator import detached, fetch, jobdir, locks, preparer, snapshot, tags, tracking
 from mlflow_pytorch_estimator.config import ENV_MANAGER, STORAGE_DIR, BackendConfig
 from mlflow_pytorch_estimator.environments import find_ready, read_environment
 from mlflow_pytorch_estimator.errors import ProjectError, SchedulerError
@@ -22,6 +21,7 @@ from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.project import invoke, read_project
 from mlflow_pytorch_estimator.reconcile import reconcile
 from mlflow_pytorch_estimator.schedulers import load_scheduler
+from mlflow_pytorch_estimator.secretvalues import Concealer
 from mlflow_pytorch_estimator.spec import InterpreterSpec, JobSpec
 from mlflow_pytorch_estimator.status import Phase
 from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
@@ -84,13 +84,14 @@ def _describe(request: Request, directory: JobDir) -> tuple[JobSpec, dict[str, s
     )
     snapshot.take(root, directory.source)
     storage = request.mlflow_options.get(STORAGE_DIR)
+    concealer = Concealer.from_environ()
     job = JobSpec(
         run_id=_NO_RUN,
         experiment_id=request.experiment_id,
         project=project.name,
         entry_point=request.entry_point,
         command=invocation.command,
-        parameters=invocation.parameters,
+        parameters={name: concealer.conceal(value) for name, value in invocation.parameters.items()},
         interpreter=InterpreterSpec(environment.manager, environment.to_json()),
         resources=request.config.resources,
         scheduler=request.config.scheduler,
@@ -137,17 +138,8 @@ def _start(job: JobSpec, directory: JobDir, lock: locks.HeldLock, environ: dict[
 
 
 def _spawn_preparer(directory: JobDir, lock: locks.HeldLock, environ: dict[str, str]) -> None:
+    argv = [sys.executable, "-m", preparer.__name__, str(directory.path), str(lock.fd)]
     try:
-        with directory.agent_log.open("ab") as log:
-            subprocess.Popen(
-                [sys.executable, "-m", preparer.__name__, str(directory.path), str(lock.fd)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=directory.path,
-                env=environ,
-                start_new_session=True,
-                pass_fds=(lock.fd,),
-            )
+        detached.spawn(argv, directory.agent_log, directory.path, environ, [lock.fd])
     except OSError as error:
         raise SchedulerError(f"cannot start the preparer: {error}") from error

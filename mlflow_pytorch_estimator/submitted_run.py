@@ -72,6 +72,7 @@ class GpuClusterSubmittedRun(SubmittedRun):
                 load_scheduler(self.directory.job.scheduler).kill(self.directory)
                 locks.wait_until_free(self.directory.lock, _END_MARGIN_SECONDS)
         reconcile(self.directory)
+        locks.wait_until_free(self.directory.lock, _END_MARGIN_SECONDS)
 
     def _ended_within(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds

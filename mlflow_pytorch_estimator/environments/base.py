@@ -60,7 +60,7 @@ def requirement_name(line: str) -> str:
         return canonicalize_name(egg[1])
     # A wheel or a repository is called as the package in it; where it is not, uv names the conflict.
     last = PurePosixPath(local.path if local else re.split(r"[?#;\s]", line)[0]).name
-    name = re.split(r"-\d|@|\.git$", last)[0]
+    name = re.split(r"-\d|@|\.git\b", last)[0]
     return canonicalize_name(name) if re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) else ""
 
 

@@ -87,7 +87,8 @@ def prepare(  # noqa: PLR0913 - each has one meaning, and all but two have a nam
             if ready is None:
                 say(f"building environment {plan.key} with uv ({len(plan.packages[0])} requirements)")
                 _build(spec, project_dir.absolute(), plan, Uv(plan.environ, log, cancelled, say, lock))
-                ready = _load(plan)
+                built = _load(plan)
+                ready = replace(built, reused=False) if built else None
     except OSError as error:
         raise EnvironmentBuildError(_explained(f"{error.filename}: {error.strerror}", plan.folder)) from error
     if ready is None:

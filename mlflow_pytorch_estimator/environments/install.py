@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import re
 from typing import TYPE_CHECKING
 
 from mlflow_pytorch_estimator.environments import cache
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     _Packages = tuple[tuple[str, ...], tuple[str, ...]]
 
+_FROZEN = re.compile(r"[\w.-]+(==| @ )|-e ")
 # Searching takes a second, downloading an interpreter some; retries against a closed network take the rest.
 _PYTHON_SECONDS = 180.0
 
@@ -42,7 +44,9 @@ def install(
         file.write_text("".join(f"{_located(line, copies, project_dir)}\n" for line in lines), encoding="utf-8")
         files.append(str(file))
     uv.run("pip", "install", "--python", python, "-r", files[0], "-c", files[1])
-    frozen = uv.run("pip", "freeze", "--python", python)
+    # uv's remarks come on the same stream, and --quiet takes the packages along in some versions.
+    lines = uv.run("pip", "freeze", "--python", python).splitlines(keepends=True)
+    frozen = "".join(line for line in lines if _FROZEN.match(line))
     for path, copy in copies.items():
         frozen = frozen.replace(copy.as_uri(), path)
     return heading(_version(folder), uv.run("--version").strip()) + frozen

@@ -83,10 +83,11 @@ class RequirementReader:
             return line
         body, hashes = _split_hashes(line, where)
         try:
-            return str(Requirement(body)) + hashes
+            parsed = Requirement(body)
         except InvalidRequirement as error:
             reason = str(error).splitlines()[0]
             raise EnvironmentSpecError(f"{where}: {body!r} is not a requirement: {reason}") from None
+        return (body if parsed.url else str(parsed)) + hashes
 
     def _name(self, path: Path) -> str:
         root = self._root.resolve()

@@ -58,11 +58,7 @@ def prepare(model: Any) -> torch.nn.Module:
 def name_outputs(natural: Sequence[str], wanted: Sequence[str] | None, inputs: Inputs) -> tuple[str, ...]:
     """The names ``wanted``, else the ``natural`` ones, with a suffix where an input has the name already."""
     names = tuple(wanted) if wanted else tuple(f"{n}_output" if n in inputs.tensors else n for n in natural)
-    if (
-        not names
-        or len(names) != len(natural)
-        or len({*names, *inputs.tensors}) < len(names) + len(inputs.tensors)
-    ):
+    if not names or len(names) != len(natural) or len({*names, *inputs.tensors}) < len(names) + len(inputs.tensors):
         raise OnnxExportError(
             f"the model has the outputs {list(natural)}: it needs at least one, and as many output_names, "
             f"different from each other and from the inputs, not {list(names)}"

@@ -42,9 +42,7 @@ def export_graph(adapter: Adapter, inputs: Inputs, output_names: Sequence[str], 
         onnx.checker.check_model(str(path), full_check=True)
     except Exception as error:  # the exporter runs the model's own code, which may raise anything
         kind = type(adapter.model).__name__
-        raise OnnxExportError(
-            f"{kind} cannot be exported to ONNX with a free batch: {reason(error)}"
-        ) from error
+        raise OnnxExportError(f"{kind} cannot be exported to ONNX with a free batch: {reason(error)}") from error
     _check_graph(path, tuple(inputs.tensors), tuple(output_names))
 
 
@@ -68,7 +66,8 @@ def _check_graph(path: Path, input_names: tuple[str, ...], output_names: tuple[s
         size = value.type.tensor_type.shape.dim[0].dim_value
         if size:
             raise OnnxExportError(
-                f"the batch of input {value.name!r} was fixed at {size} by the model's code"
+                f"the batch of input {value.name!r} was fixed at {size} by the model's code: "
+                "a loop over its rows, or a shape turned into a Python number"
             )
 
 
@@ -76,7 +75,8 @@ def _check_graph(path: Path, input_names: tuple[str, ...], output_names: tuple[s
 def _quiet_exporter() -> Iterator[None]:
     # Neither the exporter's deprecations nor its log of every attempt is for the user to act on: the
     # reason of a failure is in our error, and a wrong graph does not pass the proof.
-    handlers = logging.getLogger("torch").handlers
+    names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "torch"]
+    handlers = {handler for name in names for handler in logging.getLogger(name).handlers}
     noisy = ("torch", "onnx")
     with warnings.catch_warnings():
         for category in (DeprecationWarning, FutureWarning):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cloudpickle  # type: ignore[import-untyped]
 import mlflow
 import mlflow.onnx
 import numpy as np
@@ -60,8 +61,7 @@ def signature_of(references: Sequence[Reference], output_names: Sequence[str]) -
     # A single input stays unnamed: pyfunc then takes a plain array, and serving a plain list as "inputs".
     named = len(first.inputs) > 1
     inputs = [
-        TensorSpec(array.dtype, (-1, *array.shape[1:]), name if named else None)
-        for name, array in first.inputs.items()
+        TensorSpec(array.dtype, (-1, *array.shape[1:]), name if named else None) for name, array in first.inputs.items()
     ]
     outputs = []
     for index, name in enumerate(output_names):
@@ -79,6 +79,6 @@ def example_of(references: Sequence[Reference]) -> Any:
 
 def default_requirements() -> list[str]:
     """What serving and both loaders need, pinned to what is running."""
-    modules = {"mlflow": mlflow, "numpy": np, "onnx": onnx, "onnxruntime": onnxruntime, "torch": torch}
+    modules = (cloudpickle, mlflow, np, onnx, onnxruntime, torch)
     # "2.9.1+cpu" names a build that no registry has
-    return [f"{name}=={module.__version__.partition('+')[0]}" for name, module in modules.items()]
+    return [f"{module.__name__}=={module.__version__.partition('+')[0]}" for module in modules]

@@ -58,14 +58,10 @@ def _argument_names(model: torch.nn.Module, count: int) -> tuple[str, ...]:
 
 def _check(tensors: Mapping[str, Any]) -> None:
     if not tensors:
-        raise OnnxExportError(
-            "example_input is empty: give a tensor, a tuple of tensors or a dict of tensors"
-        )
+        raise OnnxExportError("example_input is empty: give a tensor, a tuple of tensors or a dict of tensors")
     for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor):
-            raise OnnxExportError(
-                f"example_input {name!r} must be a torch.Tensor, got {type(tensor).__name__}"
-            )
+            raise OnnxExportError(f"example_input {name!r} must be a torch.Tensor, got {type(tensor).__name__}")
         if tensor.ndim == 0 or tensor.numel() == 0:
             raise OnnxExportError(
                 f"example_input {name!r} has shape {tuple(tensor.shape)}: the first dimension of every input "

@@ -68,9 +68,7 @@ def log_model(  # noqa: PLR0913  # keyword-only, each with the meaning it has in
     from mlflow_pytorch_estimator.models import adapter, export, flavor, inputs, parity, pickled
 
     with tempfile.TemporaryDirectory(prefix="mlflow-onnx-") as folder:
-        prepared = flavor.Prepared(
-            graph=Path(folder) / "onnx" / "model.onnx", pytorch=Path(folder) / "pytorch"
-        )
+        prepared = flavor.Prepared(graph=Path(folder) / "onnx" / "model.onnx", pytorch=Path(folder) / "pytorch")
         copied = adapter.prepare(model)
         example = inputs.read_inputs(copied, example_input, input_names)
         # Saved and run before it is exported: tracing may leave its own tensors in a model's caches.
@@ -138,9 +136,7 @@ def _version(info: Any) -> int | None:
 def _checked_sizes(batch_sizes: Sequence[int]) -> tuple[int, ...]:
     sizes = tuple(sorted(set(batch_sizes)))
     if len(sizes) < 2 or sizes[0] < 1:
-        raise OnnxExportError(
-            f"batch_sizes must hold two or more different sizes from 1 up, got {batch_sizes}"
-        )
+        raise OnnxExportError(f"batch_sizes must hold two or more different sizes from 1 up, got {batch_sizes}")
     return sizes
 
 

@@ -87,9 +87,7 @@ def prove(graph: Path, references: Sequence[Reference], names: Sequence[str], to
 
 def _array(name: str, tensor: torch.Tensor) -> Array:
     if tensor.dtype is torch.bfloat16:
-        raise OnnxExportError(
-            f"output {name!r} is bfloat16, which no MLflow signature can hold: log model.float()"
-        )
+        raise OnnxExportError(f"output {name!r} is bfloat16, which no MLflow signature can hold: log model.float()")
     return tensor.detach().cpu().numpy().copy()
 
 

@@ -54,9 +54,7 @@ def packages_of(model: torch.nn.Module) -> list[str]:
 def _project_code_by_value() -> Iterator[None]:
     known = cloudpickle.list_registry_pickle_by_value()
     loaded = [module for module in sys.modules.values() if isinstance(module, ModuleType)]
-    chosen = [
-        m for m in loaded if m.__name__ in sys.modules and m.__name__ not in known and _is_project_code(m)
-    ]
+    chosen = [m for m in loaded if m.__name__ in sys.modules and m.__name__ not in known and _is_project_code(m)]
     for module in chosen:
         cloudpickle.register_pickle_by_value(module)
     try:

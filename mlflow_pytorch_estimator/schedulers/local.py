@@ -9,13 +9,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from mlflow_pytorch_estimator import agent, jobdir, locks, processes
+from mlflow_pytorch_estimator import agent, detached, jobdir, locks, processes
 from mlflow_pytorch_estimator.errors import ConfigError, SchedulerError
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.schedulers.base import ALLOCATION_VARIABLE, Allocation, count
@@ -50,20 +49,10 @@ class LocalScheduler:
     def submit(self, job: JobSpec, directory: JobDir, lock: locks.HeldLock, environ: Mapping[str, str]) -> str:
         """Take a place in the queue and start the process that waits there."""
         ticket = Queue(queue_root(environ)).enter(job.run_id, request(job.resources, capacity(environ)))
-        argv = [sys.executable, "-m", __name__, str(directory.path), str(ticket.path)]
         fds = (lock.fd, ticket.lock.fd)
+        argv = [sys.executable, "-m", __name__, str(directory.path), str(ticket.path), *map(str, fds)]
         try:
-            with directory.agent_log.open("ab") as log:
-                subprocess.Popen(
-                    [*argv, *map(str, fds)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    cwd=directory.path,
-                    env=dict(environ),
-                    start_new_session=True,
-                    pass_fds=fds,
-                )
+            detached.spawn(argv, directory.agent_log, directory.path, environ, fds)
         except OSError as error:
             raise SchedulerError(f"cannot start the job's agent: {error}") from error
         finally:
@@ -136,4 +125,7 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    exit_status = main(sys.argv[1:])
+    sys.stderr.flush()
+    # Not sys.exit: the reporter may still be importing MLflow, which nobody waits for once all is delivered.
+    os._exit(exit_status)

@@ -1,0 +1,209 @@
+"""Shared fixtures: a private home, real tracking stores, small projects, real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from mlflow_pytorch_estimator.jobdir import JobDir
+from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60.0, what: str = "condition") -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come true within {seconds:.0f} s")
+        time.sleep(0.05)
+
+
+def processes_with(text: str) -> list[int]:
+    """Pids of living processes whose command line or environment holds a text."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+            seen = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+        except OSError:
+            continue
+        if state != "Z" and text.encode() in seen:
+            found.append(int(entry.name))
+    return found
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A GPU_CLUSTER_HOME of its own."""
+    path = tmp_path / "home"
+    monkeypatch.setenv("GPU_CLUSTER_HOME", str(path))
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "GPU_CLUSTER_ALLOCATION", "GPU_CLUSTER_JOB_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    return path
+
+
+@pytest.fixture
+def store(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowClient]:
+    """A SQLite store of its own, as MLflow's current one."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", uri)
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    client = MlflowClient()
+    mlflow.set_experiment(experiment_id=client.create_experiment("test", artifact_location=str(tmp_path / "artifacts")))
+    yield client
+    mlflow.set_tracking_uri(before[0])
+    mlflow.set_registry_uri(before[1])
+
+
+@dataclass
+class Server:
+    """A real `mlflow server`."""
+
+    uri: str
+    client: MlflowClient
+
+
+@pytest.fixture
+def server(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    uri = f"http://127.0.0.1:{port}"
+    log = (tmp_path / "server.log").open("wb")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+        + [
+            "--backend-store-uri",
+            f"sqlite:///{tmp_path}/server.db",
+            "--artifacts-destination",
+            str(tmp_path / "stored"),
+        ],
+        cwd=tmp_path,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+    try:
+        wait_until(lambda: _answers(f"{uri}/health"), 60, "the MLflow server")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        monkeypatch.setenv("MLFLOW_REGISTRY_URI", uri)
+        yield Server(uri, MlflowClient(uri, uri))
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+        log.close()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+@dataclass
+class Project:
+    """A project folder in the making."""
+
+    path: Path
+    entry_points: dict[str, str] = field(default_factory=dict)
+
+    def entry(self, name: str, command: str, parameters: str = "") -> Project:
+        """Add an entry point; ``parameters`` is YAML in braces."""
+        lines = [f"  {name}:"]
+        if parameters:
+            lines.append(f"    parameters: {parameters}")
+        lines.append(f"    command: {json.dumps(command)}")
+        self.entry_points[name] = "\n".join(lines)
+        body = "\n".join(self.entry_points.values())
+        (self.path / "MLproject").write_text(f"name: toy\nentry_points:\n{body}\n", encoding="utf-8")
+        return self
+
+    def script(self, text: str, name: str = "train.py", parameters: str = "") -> Project:
+        """Add a Python script and an entry point `main` for it."""
+        (self.path / name).write_text(text, encoding="utf-8")
+        return self.entry("main", f"python {name}", parameters)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    path = tmp_path / "project"
+    path.mkdir()
+    return Project(path)
+
+
+def submit(project: Project | str | Path, **options: object) -> GpuClusterSubmittedRun:
+    """Submit through MLflow's Python API with this interpreter, without waiting."""
+    uri = str(project.path if isinstance(project, Project) else project)
+    settings: dict[str, object] = {"synchronous": False, "env_manager": "local", **options}
+    config = settings.pop("config", None)
+    run = mlflow.projects.run(uri, backend="gpu-cluster", backend_config=config, **settings)
+    assert isinstance(run, GpuClusterSubmittedRun)
+    return run
+
+
+@dataclass
+class Finished:
+    """A run after its job, with what it left."""
+
+    run: Run
+    directory: JobDir
+    client: MlflowClient
+    succeeded: bool
+
+    @property
+    def log(self) -> str:
+        return self.directory.rank_log(0).read_text(encoding="utf-8")
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return dict(self.run.data.tags)
+
+    def artifact(self, path: str) -> str:
+        return Path(self.client.download_artifacts(self.run.info.run_id, path)).read_text(encoding="utf-8")
+
+    def files(self, path: str = "") -> set[str]:
+        found: set[str] = set()
+        for item in self.client.list_artifacts(self.run.info.run_id, path or None):
+            found |= self.files(item.path) if item.is_dir else {item.path}
+        return found
+
+
+def finish(submitted: GpuClusterSubmittedRun) -> Finished:
+    """Wait for a job and read its run."""
+    succeeded = submitted.wait()
+    client = MlflowClient()
+    return Finished(client.get_run(submitted.run_id), submitted.directory, client, succeeded)
+
+
+def command_line(*arguments: str, **options: object) -> subprocess.Popen[str]:
+    """Start `mlflow ...` as a user's shell would."""
+    settings: dict[str, object] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
+    return subprocess.Popen([sys.executable, "-m", "mlflow", *arguments], **settings)  # type: ignore[call-overload, no-any-return]  # passed through
+
+
+def companion(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m mlflow_pytorch_estimator ...`."""
+    command = [sys.executable, "-m", "mlflow_pytorch_estimator", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
