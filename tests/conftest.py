@@ -68,8 +68,10 @@ def store(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
+    # The default experiment keeps its artifacts below the directory in which the store is created.
+    monkeypatch.chdir(tmp_path)
     client = MlflowClient()
-    mlflow.set_experiment(experiment_id=client.create_experiment("test", artifact_location=str(tmp_path / "artifacts")))
+    client.search_experiments()
     yield client
     mlflow.set_tracking_uri(before[0])
     mlflow.set_registry_uri(before[1])
@@ -207,3 +209,16 @@ def companion(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `python -m mlflow_pytorch_estimator ...`."""
     command = [sys.executable, "-m", "mlflow_pytorch_estimator", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.fixture(scope="session")
+def photographs() -> Callable[[], Path]:
+    """A function that returns the folder of real photographs, or skips the test with the reason."""
+
+    def find() -> Path:
+        folder = Path(os.environ.get("GPU_CLUSTER_TEST_PHOTOS", ROOT.parent / "shared/data/hymenoptera"))
+        if not (folder / "train").is_dir():
+            pytest.skip(f"no photographs at {folder}; set GPU_CLUSTER_TEST_PHOTOS")
+        return folder
+
+    return find

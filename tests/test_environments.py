@@ -348,6 +348,11 @@ def test_failing_build_shows_the_cause(bench: Bench) -> None:
     assert "Traceback" in bench.log.getvalue()
 
 
+def test_local_package_that_has_gone(bench: Bench) -> None:
+    with pytest.raises(EnvironmentBuildError, match=r"cannot read .*/gone: No such file"):
+        bench.find(spec("./gone"))
+
+
 def test_secrets_stay_out_of_words_and_files(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     monkeypatch.setenv("PIP_INDEX_URL", "http://user:hunter2@127.0.0.1:9/simple")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import stat
 import subprocess
 import sys
@@ -92,15 +93,19 @@ def run_script(folder: Path, *args: str, **environ: str) -> subprocess.Completed
 
 
 def test_mlproject_and_the_script_agree_on_names_and_defaults() -> None:
-    project = yaml.safe_load((ROOT / "MLproject").read_text())
-    main = project["entry_points"]["main"]
-    words = main["command"].split()
-    assert words[:2] == ["python", "examples/pytorch_birds/train.py"]
-    flags = dict(zip(words[2::2], words[3::2], strict=True))
-    assert flags == {f"--{name}": f"{{{name}}}" for name in main["parameters"]}
-    filled = [part for name, spec in main["parameters"].items() for part in (f"--{name}", str(spec["default"]))]
+    from mlflow.projects._project_spec import load_project
+
+    project = load_project(str(ROOT))
+    assert project.name == "pytorch-birds"
+    main = project.get_entry_point("main")
+    assert set(main.parameters) == set(Options.__dataclass_fields__) - {"seed", "workers"}
     # Registering is the project's wish; a script tried by hand should not fill a registry.
-    assert parse([*filled, "--model_name", ""], "") == parse([], "")
+    words = shlex.split(main.compute_command({"model_name": ""}, None))
+    assert words[:2] == ["python", "examples/pytorch_birds/train.py"]
+    assert parse(words[2:], "") == parse([], "")
+    extra = shlex.split(main.compute_command({"data_dir": "my photos", "seed": "7"}, None))
+    chosen = parse(extra[2:], "")
+    assert (chosen.data_dir, chosen.seed, chosen.model_name) == ("my photos", 7, "pytorch-birds")
 
 
 def test_conda_yaml_is_open_to_any_platform() -> None:

@@ -90,7 +90,9 @@ def prepare(  # noqa: PLR0913 - each has one meaning, and all but two have a nam
                 built = _load(plan)
                 ready = replace(built, reused=False) if built else None
     except OSError as error:
-        raise EnvironmentBuildError(_explained(f"{error.filename}: {error.strerror}", plan.folder)) from error
+        raise EnvironmentBuildError(
+            _explained(f"{error.filename or plan.folder}: {error.strerror}", plan.folder)
+        ) from error
     if ready is None:
         raise EnvironmentBuildError(f"environment {plan.key} has no usable interpreter: {plan.folder}")
     ready = _timed(ready, started)
@@ -102,7 +104,10 @@ def _plan(spec: EnvironmentSpec, project_dir: Path, cache_dir: Path, base: tuple
     packages = job_packages(spec, default_base() if base is None else base)
     interpreter = interpreters.choose(spec.python)
     environ = uv_environment(os.environ, packages[0], cache_dir)
-    key = environment_key(packages, interpreter, project_dir, environ)
+    try:
+        key = environment_key(packages, interpreter, project_dir, environ)
+    except OSError as error:
+        raise EnvironmentBuildError(f"cannot read {error.filename}: {error.strerror}") from error
     return _Plan(key, cache_dir.absolute() / key, interpreter, packages, environ)
 
 

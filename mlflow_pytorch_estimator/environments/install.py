@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mlflow_pytorch_estimator.environments import cache
 from mlflow_pytorch_estimator.environments.freeze import heading
+from mlflow_pytorch_estimator.environments.interpreters import pyenv
 from mlflow_pytorch_estimator.environments.localpath import copy_source, local_part
 from mlflow_pytorch_estimator.errors import EnvironmentBuildError
 
@@ -45,8 +46,8 @@ def install(
         files.append(str(file))
     uv.run("pip", "install", "--python", python, "-r", files[0], "-c", files[1])
     # uv's remarks come on the same stream, and --quiet takes the packages along in some versions.
-    lines = uv.run("pip", "freeze", "--python", python).splitlines(keepends=True)
-    frozen = "".join(line for line in lines if _FROZEN.match(line))
+    said = uv.run("pip", "freeze", "--python", python).splitlines(keepends=True)
+    frozen = "".join(line for line in said if _FROZEN.match(line))
     for path, copy in copies.items():
         frozen = frozen.replace(copy.as_uri(), path)
     return heading(_version(folder), uv.run("--version").strip()) + frozen
@@ -66,8 +67,10 @@ def _make(uv: Uv, folder: Path, interpreter: Interpreter) -> None:
 def _installed(uv: Uv) -> str:
     with contextlib.suppress(EnvironmentBuildError, ValueError, KeyError):
         lines = uv.run("python", "list", "--only-installed", "--output-format", "json").splitlines()
-        found = json.loads(next(line for line in lines if line.startswith("[")))
-        return ", ".join(f"{item['version']} ({item['path']})" for item in found) or "none"
+        items = json.loads(next(line for line in lines if line.startswith("[")))
+        found = {item["version"]: item["path"] for item in reversed(items)}  # the first on PATH wins
+        found |= {version: str(path) for version, path in pyenv(uv.environ)}
+        return ", ".join(f"{version} ({path})" for version, path in found.items()) or "none"
     return "unknown"
 
 

@@ -38,7 +38,7 @@ def choose(python: str | None, environ: Mapping[str, str] = os.environ) -> Inter
     if wanted.contains(platform.python_version(), prereleases=True):
         base = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
         return Interpreter(base, f"{sys.implementation.name} {platform.python_version()} {base}")
-    for version, path in _pyenv(environ):
+    for version, path in pyenv(environ):
         if wanted.contains(version):
             return Interpreter(str(path), f"cpython {version} {path}")
     return Interpreter(str(wanted), f"search {wanted}")
@@ -53,7 +53,7 @@ def host() -> str:
     return f"{platform.system()} {platform.machine()} {libc or 'other libc'}"
 
 
-def _pyenv(environ: Mapping[str, str]) -> list[tuple[str, Path]]:
+def pyenv(environ: Mapping[str, str]) -> list[tuple[str, Path]]:
     """Return pyenv's CPythons, newest first; its shims on PATH fail for all but the selected ones."""
     root = Path(environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
     found = []

@@ -84,6 +84,7 @@ def anchor(path: str, folders: Iterable[Path], root: Path, where: str) -> str:
 def content_hash(path: Path) -> str:
     """Hash a file's bytes, or the names, modes and bytes of all that a folder holds."""
     digest = hashlib.sha256()
+    path.stat()  # os.walk is silent about a folder that is not there
     for file in [path] if path.is_file() else _files(path):
         name = file.relative_to(path).as_posix()
         mode = "link" if file.is_symlink() else "x" if os.access(file, os.X_OK) else "-"

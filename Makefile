@@ -1,0 +1,46 @@
+# make demo   train, export, prove and register a model on this machine
+# make test   everything that CI checks
+PYTHON ?= python3
+UV = .venv/bin/uv
+OLDEST = 'mlflow==3.8.*' 'sqlalchemy<2.1' 'fastapi<0.120' 'starlette<0.49'
+
+# Bytecode is written although the caller's shell may say otherwise: without it every `import mlflow` costs seconds.
+unexport PYTHONDONTWRITEBYTECODE
+unexport VIRTUAL_ENV
+
+.PHONY: demo test check test-oldest clean
+
+demo: .venv/installed
+	.venv/bin/mlflow run . -b gpu-cluster
+
+test: check test-oldest
+	.venv-test/bin/python -m pytest
+
+check: .venv-test/installed
+	.venv-test/bin/ruff check .
+	.venv-test/bin/ruff format --check .
+	.venv-test/bin/mypy
+
+# The lower end of the supported range of MLflow, with packages of its time (MLflow 3.8 does not bound them, and
+# fails with today's); `make test` runs everything on the upper end.
+test-oldest: .venv-oldest/installed
+	.venv-oldest/bin/python -m pytest -q tests/test_runs.py tests/test_models.py
+
+.venv/installed: setup.cfg pyproject.toml $(shell find mlflow_pytorch_estimator -name '*.py')
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed: make PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(UV) || { $(PYTHON) -m venv .venv && .venv/bin/python -m pip install --quiet uv; } || { echo "cannot create .venv (on Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	$(UV) pip install --quiet --python .venv/bin/python --reinstall-package mlflow-pytorch-estimator .
+	@touch $@
+
+.venv-test/installed: .venv/installed
+	$(UV) venv --quiet --clear --python .venv/bin/python .venv-test
+	$(UV) pip install --quiet --python .venv-test/bin/python -e '.[dev,onnx]' torchvision pillow matplotlib
+	@touch $@
+
+.venv-oldest/installed: .venv/installed
+	$(UV) venv --quiet --clear --python .venv/bin/python .venv-oldest
+	$(UV) pip install --quiet --python .venv-oldest/bin/python -e '.[dev,onnx]' torchvision $(OLDEST)
+	@touch $@
+
+clean:
+	rm -rf .venv .venv-test .venv-oldest build *.egg-info
