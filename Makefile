@@ -28,18 +28,18 @@ test-oldest: .venv-oldest/installed
 
 .venv/installed: setup.cfg pyproject.toml $(shell find mlflow_pytorch_estimator -name '*.py')
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed: make PYTHON=python3.12" >&2; exit 1; }
-	@test -x $(UV) || { $(PYTHON) -m venv .venv && .venv/bin/python -m pip install --quiet uv; } || { echo "cannot create .venv (on Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
-	$(UV) pip install --quiet --python .venv/bin/python --reinstall-package mlflow-pytorch-estimator .
+	@test -x $(UV) || { $(PYTHON) -m venv .venv && .venv/bin/python -m pip install --quiet --disable-pip-version-check uv; } || { echo "cannot create .venv (on Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@$(UV) pip install --quiet --python .venv/bin/python --reinstall-package mlflow-pytorch-estimator .
 	@touch $@
 
 .venv-test/installed: .venv/installed
-	$(UV) venv --quiet --clear --python .venv/bin/python .venv-test
-	$(UV) pip install --quiet --python .venv-test/bin/python -e '.[dev,onnx]' torchvision pillow matplotlib
+	@$(UV) venv --quiet --clear --python .venv/bin/python .venv-test
+	@$(UV) pip install --quiet --python .venv-test/bin/python -e '.[dev,onnx]' torchvision pillow matplotlib
 	@touch $@
 
 .venv-oldest/installed: .venv/installed
-	$(UV) venv --quiet --clear --python .venv/bin/python .venv-oldest
-	$(UV) pip install --quiet --python .venv-oldest/bin/python -e '.[dev,onnx]' torchvision $(OLDEST)
+	@$(UV) venv --quiet --clear --python .venv/bin/python .venv-oldest
+	@$(UV) pip install --quiet --python .venv-oldest/bin/python -e '.[dev,onnx]' torchvision $(OLDEST)
 	@touch $@
 
 clean:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from conftest import ROOT, Project, Server, command_line, companion, processes_with, wait_until
 from mlflow.tracking import MlflowClient
 
-from conftest import ROOT, Project, Server, command_line, companion, processes_with, wait_until
 from mlflow_pytorch_estimator.jobdir import JobDir
 
 LOCAL = ("-b", "gpu-cluster", "--env-manager", "local")

@@ -6,15 +6,16 @@ import json
 import os
 import signal
 import stat
+import subprocess
 import time
 from pathlib import Path
 
 import mlflow
 import pytest
+from conftest import Project, companion, finish, processes_with, submit, wait_until
 from mlflow.exceptions import ExecutionException
 from mlflow.tracking import MlflowClient
 
-from conftest import Project, companion, finish, processes_with, submit, wait_until
 from mlflow_pytorch_estimator.errors import RunFailedError
 from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
 
@@ -142,10 +143,8 @@ def test_a_canceled_synchronous_run_stays_killed(store: MlflowClient, project: P
         f"for job in {tmp_path}/home/jobs/*; do touch $job/cancel; done\n",
         encoding="utf-8",
     )
-    pid = os.spawnlp(os.P_NOWAIT, "bash", "bash", str(script))
-    with pytest.raises(RunFailedError, match="Canceled") as caught:
+    with subprocess.Popen(["bash", str(script)]), pytest.raises(RunFailedError, match="Canceled") as caught:
         submit(project, synchronous=True)
-    os.waitpid(pid, 0)
     assert store.get_run(caught.value.run_id).info.status == "KILLED"
 
 
@@ -234,7 +233,8 @@ def test_jobs_that_fit_together_run_together(store: MlflowClient, project: Proje
     # Each waits for the other: they can only succeed side by side.
     project.entry(
         "main",
-        f"touch {tmp_path}/{{me}}; nproc; for i in $(seq 300); do [ -e {tmp_path}/{{other}} ] && exit; sleep 0.1; done; exit 1",
+        f"touch {tmp_path}/{{me}}; nproc; "
+        f"for i in $(seq 300); do [ -e {tmp_path}/{{other}} ] && exit; sleep 0.1; done; exit 1",
         "{me: string, other: string}",
     )
     one = submit(project, parameters={"me": "a", "other": "b"}, config={"cpus_per_node": 1})
@@ -295,7 +295,7 @@ def test_logs_grow_in_the_run_while_the_job_lives(store: MlflowClient, project: 
 
 def test_a_job_can_import_what_it_needs(store: MlflowClient, project: Project) -> None:
     project.script(
-        "import mlflow, mlflow_pytorch_estimator, sys\nprint(mlflow_pytorch_estimator.__version__, mlflow.__version__)\n"
+        "import mlflow, mlflow_pytorch_estimator\nprint(mlflow_pytorch_estimator.__version__, mlflow.__version__)\n"
     )
     import mlflow_pytorch_estimator
 
@@ -308,7 +308,8 @@ def test_outputs_do_not_follow_links_out(store: MlflowClient, project: Project, 
     (tmp_path / "private" / "key").write_text("secret")
     project.entry(
         "main",
-        f"ln -s {tmp_path}/private outputs/out; echo a > outputs/a; ln -s a outputs/b; ln -s {tmp_path}/private/key outputs/key",
+        f"ln -s {tmp_path}/private outputs/out; echo a > outputs/a; ln -s a outputs/b; "
+        f"ln -s {tmp_path}/private/key outputs/key",
     )
     done = finish(submit(project))
     assert {name for name in done.files() if name.startswith("outputs")} == {"outputs/a", "outputs/b"}
@@ -320,7 +321,10 @@ def test_secrets_stay_in_the_environment(
     secret = "s3cr3t-v4lue-'of-hf"
     monkeypatch.setenv("HF_TOKEN", secret)
     project.script(
-        "import os, sys\ntoken = os.environ['HF_TOKEN']\nassert sys.argv[1:] == [token, '--url', f'x={token}&y'], sys.argv\nraise ValueError('boom')\n"
+        "import os, sys\n"
+        "token = os.environ['HF_TOKEN']\n"
+        "assert sys.argv[1:] == [token, '--url', f'x={token}&y'], sys.argv\n"
+        "raise ValueError('boom')\n"
     )
     project.entry("main", "python train.py {token}", "{token: string}")
     done = finish(submit(project, parameters={"token": secret, "url": f"x={secret}&y"}))

@@ -99,7 +99,7 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
         self.samples = samples
         self.pixels = pixels
         varied = [
-            v2.RandomResizedCrop(pixels, scale=(0.5, 1.0)),
+            v2.RandomResizedCrop(pixels, scale=(0.6, 1.0)),
             v2.RandomHorizontalFlip(),
             v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
         ]
