@@ -99,7 +99,7 @@ def use_environment(job: JobSpec, directory: JobDir, ready: ReadyEnvironment) ->
     """The job with its interpreter filled in; delivers the package and the list of what is installed."""
     if job.interpreter.manager != "local":
         library.deliver(directory.library)
-    directory.environment.write_text(ready.freeze, encoding="utf-8")
+        directory.environment.write_text(ready.freeze, encoding="utf-8")
     interpreter = dataclasses.replace(job.interpreter, python=str(ready.python), key=ready.key)
     return dataclasses.replace(job, interpreter=interpreter)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 from mlflow_pytorch_estimator.jobdir import JobDir
-from mlflow_pytorch_estimator.mirror import RunMirror
 from mlflow_pytorch_estimator.status import Phase
 
 _WHO_DIED = {
@@ -19,6 +18,8 @@ def reconcile(directory: JobDir) -> Phase:
     if directory.outcome is None and not directory.alive:
         _conclude_dead(directory)
     if directory.outcome is not None and not directory.delivered.exists():
+        from mlflow_pytorch_estimator.mirror import RunMirror  # not needed to submit, and not small
+
         RunMirror(directory).deliver()
     return directory.phase
 

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from mlflow_pytorch_estimator.environments import local_freeze
+from mlflow_pytorch_estimator.files import write_atomic
 from mlflow_pytorch_estimator.jobdir import JobDir
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ class Reporter:
             self._thread.join(0.02)
 
     def _work(self) -> None:
+        if not self._directory.environment.exists():
+            write_atomic(self._directory.environment, local_freeze())
         from mlflow_pytorch_estimator.mirror import RunMirror
 
         mirror = RunMirror(self._directory)

@@ -120,21 +120,30 @@ def _is_ready(job: JobSpec) -> bool:
 
 def _start(job: JobSpec, directory: JobDir, lock: locks.HeldLock, environ: dict[str, str]) -> None:
     try:
-        if _is_ready(job):
-            preparer.hand_over(job, directory, lock, environ)
-        else:
-            directory.write_job(job)
-            directory.enter(Phase.PREPARING)
-            _spawn_preparer(directory, lock, environ)
+        # The job's own first report waits for this lock, so SCHEDULED never comes after it; the job does not wait.
+        with locks.holding(directory.delivery_lock):
+            if _is_ready(job):
+                preparer.hand_over(job, directory, lock, environ)
+            else:
+                directory.write_job(job)
+                directory.enter(Phase.PREPARING)
+                _spawn_preparer(directory, lock, environ)
+            lock.close()
+            tracking.mark_scheduled(job.run_id)
     except BaseException as error:
         reason = str(error) or type(error).__name__
-        if not directory.exists:
-            directory.write_job(job)
-        directory.conclude(Phase.FAILED, f"the job could not be submitted: {reason}")
-        lock.close()
-        reconcile(directory)
+        if lock.fd >= 0:
+            _fail(job, directory, lock, reason)
         raise
+
+
+def _fail(job: JobSpec, directory: JobDir, lock: locks.HeldLock, reason: str) -> None:
+    """End the run of a job that nobody has taken on."""
+    if not directory.exists:
+        directory.write_job(job)
+    directory.conclude(Phase.FAILED, f"the job could not be submitted: {reason}")
     lock.close()
+    reconcile(directory)
 
 
 def _spawn_preparer(directory: JobDir, lock: locks.HeldLock, environ: dict[str, str]) -> None:

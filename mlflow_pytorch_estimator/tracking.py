@@ -46,11 +46,13 @@ def project_tags(uri: str, version: str | None, directory: Path, entry_point: st
 
 
 def create_run(experiment_id: str, name: str | None, tags: Mapping[str, str]) -> Any:
-    """A new run, SCHEDULED."""
-    client = MlflowClient()
-    run = client.create_run(experiment_id, tags=dict(tags), run_name=name)
-    client.update_run(run.info.run_id, status=RunStatus.to_string(RunStatus.SCHEDULED))
-    return run
+    """A new run; MLflow makes it RUNNING, see ``mark_scheduled``."""
+    return MlflowClient().create_run(experiment_id, tags=dict(tags), run_name=name)
+
+
+def mark_scheduled(run_id: str) -> None:
+    """Say that the run waits."""
+    MlflowClient().update_run(run_id, status=RunStatus.to_string(RunStatus.SCHEDULED))
 
 
 def environment(tracking_uri: str) -> dict[str, str]:

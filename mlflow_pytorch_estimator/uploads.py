@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow_pytorch_estimator import journal
+from mlflow_pytorch_estimator.environments import local_freeze
 from mlflow_pytorch_estimator.files import write_atomic
 from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
 from mlflow_pytorch_estimator.secretvalues import Concealer
@@ -108,6 +109,8 @@ def _upload_records(
     }
     if directory.environment.exists():
         records["environment.txt"] = directory.environment.read_text(encoding="utf-8")
+    elif job.interpreter.manager == "local":  # the job was faster than its reporter
+        records["environment.txt"] = local_freeze()
     if outcome.failure is not None or outcome.reason:
         failure = outcome.failure or {"reason": outcome.reason, "exit_code": outcome.exit_code}
         records["failure.json"] = json.dumps(failure, indent=2, ensure_ascii=False) + "\n"

@@ -5,6 +5,7 @@ that into a ``ReadyEnvironment``. Importing this package imports neither MLflow 
 """
 
 from mlflow_pytorch_estimator.environments.build import ReadyEnvironment, find_ready, prepare
+from mlflow_pytorch_estimator.environments.freeze import local_freeze
 from mlflow_pytorch_estimator.environments.read import read_environment
 from mlflow_pytorch_estimator.environments.runner import BuildCancelled
 from mlflow_pytorch_estimator.environments.spec import EnvironmentSpec
@@ -14,6 +15,7 @@ __all__ = [
     "EnvironmentSpec",
     "ReadyEnvironment",
     "find_ready",
+    "local_freeze",
     "prepare",
     "read_environment",
 ]

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TextIO
 
 from mlflow_pytorch_estimator.environments import cache, interpreters
 from mlflow_pytorch_estimator.environments.base import default_base, job_packages
-from mlflow_pytorch_estimator.environments.freeze import local_freeze
 from mlflow_pytorch_estimator.environments.install import install
 from mlflow_pytorch_estimator.environments.key import environment_key
 from mlflow_pytorch_estimator.environments.messages import full_disk
@@ -34,7 +33,8 @@ class ReadyEnvironment:
     reused: bool
     seconds: float
     freeze: str
-    """Interpreter, platform, manager and exact packages, as text."""
+    """Interpreter, platform, manager and exact packages, as text; empty for the local manager, where listing
+    them takes longer than starting the job (see ``local_freeze``)."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def find_ready(
     """
     started = time.monotonic()
     if spec.manager == "local":
-        return _timed(ReadyEnvironment(Path(sys.executable), "local", True, 0.0, local_freeze()), started)
+        return ReadyEnvironment(Path(sys.executable), "local", True, 0.0, "")
     plan = _plan(spec, project_dir, cache_dir, base)
     ready = _load(plan)
     return _timed(ready, started) if ready else None
