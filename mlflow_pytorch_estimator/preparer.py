@@ -19,6 +19,7 @@ from mlflow_pytorch_estimator.errors import GpuClusterError
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.reporter import Reporter
 from mlflow_pytorch_estimator.schedulers import load_scheduler
+from mlflow_pytorch_estimator.schedulers.base import Scheduler
 from mlflow_pytorch_estimator.spec import JobSpec
 from mlflow_pytorch_estimator.status import Phase
 
@@ -39,7 +40,7 @@ class Preparer:
             job = self._prepare(self._directory.job)
             if self._canceled():
                 raise BuildCancelled("canceled by request")
-            hand_over(job, self._directory, self._lock, os.environ)
+            hand_over(job, load_scheduler(job.scheduler), self._directory, self._lock, os.environ)
         except BuildCancelled:
             self._directory.conclude(Phase.CANCELED, "canceled by request")
         except GpuClusterError as error:
@@ -88,11 +89,13 @@ class Preparer:
         self._asked_to_end = True
 
 
-def hand_over(job: JobSpec, directory: JobDir, lock: locks.HeldLock, environ: Mapping[str, str]) -> None:
+def hand_over(
+    job: JobSpec, scheduler: Scheduler, directory: JobDir, lock: locks.HeldLock, environ: Mapping[str, str]
+) -> None:
     """Give a job that is ready to its scheduler."""
     directory.write_job(job)
     directory.enter(Phase.QUEUED)
-    directory.write_job_id(load_scheduler(job.scheduler).submit(job, directory, lock, environ))
+    directory.write_job_id(scheduler.submit(job, directory, lock, environ))
 
 
 def use_environment(job: JobSpec, directory: JobDir, ready: ReadyEnvironment) -> JobSpec:

@@ -21,6 +21,7 @@ from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.project import invoke, read_project
 from mlflow_pytorch_estimator.reconcile import reconcile
 from mlflow_pytorch_estimator.schedulers import load_scheduler
+from mlflow_pytorch_estimator.schedulers.base import Scheduler
 from mlflow_pytorch_estimator.secretvalues import Concealer
 from mlflow_pytorch_estimator.spec import InterpreterSpec, JobSpec
 from mlflow_pytorch_estimator.status import Phase
@@ -47,6 +48,14 @@ class Request:
 def submit(request: Request) -> GpuClusterSubmittedRun:
     """Submit a job; raises before a run exists, or ends the run FAILED with the reason."""
     scheduler = load_scheduler(request.config.scheduler)
+    scheduler.anticipate()
+    try:
+        return _submit(request, scheduler)
+    finally:
+        scheduler.dismiss()
+
+
+def _submit(request: Request, scheduler: Scheduler) -> GpuClusterSubmittedRun:
     jobdir.sweep()
     directory, lock = _stage()
     try:
@@ -59,7 +68,8 @@ def submit(request: Request) -> GpuClusterSubmittedRun:
         raise
     directory = directory.settle(run.info.run_id)
     job = replace(job, run_id=run.info.run_id, experiment_id=run.info.experiment_id)
-    _start(job, directory, lock, {**os.environ, **tracking.environment(request.tracking_uri)})
+    environ = {**os.environ, **tracking.environment(request.tracking_uri)}
+    _start(job, scheduler, directory, lock, environ)
     return GpuClusterSubmittedRun(run.info.run_id, directory, tracking.run_url(run, request.tracking_uri))
 
 
@@ -118,12 +128,14 @@ def _is_ready(job: JobSpec) -> bool:
     return job.interpreter.python is not None and not job.inputs
 
 
-def _start(job: JobSpec, directory: JobDir, lock: locks.HeldLock, environ: dict[str, str]) -> None:
+def _start(
+    job: JobSpec, scheduler: Scheduler, directory: JobDir, lock: locks.HeldLock, environ: dict[str, str]
+) -> None:
     try:
         # The job's own first report waits for this lock, so SCHEDULED never comes after it; the job does not wait.
         with locks.holding(directory.delivery_lock):
             if _is_ready(job):
-                preparer.hand_over(job, directory, lock, environ)
+                preparer.hand_over(job, scheduler, directory, lock, environ)
             else:
                 directory.write_job(job)
                 directory.enter(Phase.PREPARING)

@@ -45,10 +45,16 @@ class Allocation:
 
 
 class Scheduler(Protocol):
-    """A place where jobs run. ``docs/architecture.md`` says how to add one."""
+    """A place where jobs run. ``CONTRIBUTING.md`` says how to add one."""
 
     def check(self, job: JobSpec) -> None:
         """Raise ``ConfigError`` if this scheduler can never run the job. Nothing exists yet."""
+
+    def anticipate(self) -> None:
+        """A job is about to be submitted: begin what takes time. ``dismiss`` always follows."""
+
+    def dismiss(self) -> None:
+        """End what ``anticipate`` began and ``submit`` did not need."""
 
     def submit(self, job: JobSpec, directory: JobDir, lock: HeldLock, environ: Mapping[str, str]) -> str:
         """Queue the job and return the scheduler's id for it.

@@ -20,15 +20,30 @@ from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.schedulers.base import ALLOCATION_VARIABLE, Allocation, count
 from mlflow_pytorch_estimator.schedulers.machine import Capacity, capacity
 from mlflow_pytorch_estimator.schedulers.queue import Queue, Request, Waiting
+from mlflow_pytorch_estimator.schedulers.standby import Standby
 from mlflow_pytorch_estimator.spec import JobSpec, Resources
 from mlflow_pytorch_estimator.status import Phase
 
 JOB_DIRECTORY_VARIABLE = "GPU_CLUSTER_JOB_DIR"
+_MODULE = "mlflow_pytorch_estimator.schedulers.local"
 _POLL_SECONDS = 0.2
 
 
 class LocalScheduler:
     """Runs jobs on this machine, as many at once as its cores and GPUs allow."""
+
+    def __init__(self) -> None:
+        self._standby: Standby | None = None
+
+    def anticipate(self) -> None:
+        """Start the process that will become the agent."""
+        self._standby = Standby(_MODULE)
+
+    def dismiss(self) -> None:
+        """Let a process that was not needed end."""
+        if self._standby is not None:
+            self._standby.close()
+            self._standby = None
 
     def check(self, job: JobSpec) -> None:
         """Refuse what this machine does not have."""
@@ -50,9 +65,13 @@ class LocalScheduler:
         """Take a place in the queue and start the process that waits there."""
         ticket = Queue(queue_root(environ)).enter(job.run_id, request(job.resources, capacity(environ)))
         fds = (lock.fd, ticket.lock.fd)
-        argv = [sys.executable, "-m", __name__, str(directory.path), str(ticket.path), *map(str, fds)]
+        argv = [str(directory.path), str(ticket.path)]
         try:
-            detached.spawn(argv, directory.agent_log, directory.path, environ, fds)
+            if self._standby is not None:
+                self._standby.begin(argv, directory.agent_log, directory.path, environ, fds)
+            else:
+                command = [sys.executable, "-m", _MODULE, *argv, *map(str, fds)]
+                detached.spawn(command, directory.agent_log, directory.path, environ, fds)
         except OSError as error:
             raise SchedulerError(f"cannot start the job's agent: {error}") from error
         finally:

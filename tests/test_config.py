@@ -1,0 +1,191 @@
+"""The backend config in every form that MLflow can hand over."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlflow_pytorch_estimator.config import BackendConfig, read_config
+from mlflow_pytorch_estimator.errors import ConfigError
+from mlflow_pytorch_estimator.spec import InterpreterSpec, JobSpec, Resources
+
+MLFLOWS = {
+    "ENV_MANAGER": "local",
+    "SYNCHRONOUS": False,
+    "DOCKER_ARGS": {},
+    "STORAGE_DIR": None,
+    "build_image": False,
+    "docker_auth": None,
+}
+
+EVERY_KEY: dict[str, Any] = {
+    "scheduler": "local",
+    "scheduler_options": {"queue": "x"},
+    "node_count": 1,
+    "cpus_per_node": 2,
+    "gpus_per_node": 0,
+    "detach": True,
+    "grace_period_seconds": 0.5,
+}
+
+
+def refused(raw: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        read_config(raw)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_every_key_is_read() -> None:
+    config = read_config(EVERY_KEY)
+    assert {name: getattr(config, name) for name in EVERY_KEY} == EVERY_KEY
+    assert set(EVERY_KEY) == set(BackendConfig.__dataclass_fields__)
+    assert config.resources == Resources(1, 2, 0)
+
+
+@pytest.mark.parametrize("raw", [None, {}, "{}", MLFLOWS])
+def test_nothing_given_means_the_defaults(raw: object) -> None:
+    assert read_config(raw) == BackendConfig()
+    assert read_config(raw).resources == Resources(1, None, None)
+
+
+def test_the_callers_dict_is_not_changed() -> None:
+    given = {**copy.deepcopy(EVERY_KEY), **MLFLOWS}
+    before = copy.deepcopy(given)
+    read_config(given)
+    assert given == before
+    assert list(given) == list(before)
+
+
+def test_json_text_and_files_are_read(tmp_path: Path) -> None:
+    text = json.dumps(EVERY_KEY)
+    (tmp_path / "täglich.json").write_text(text, encoding="utf-8")
+    for raw in (text, f" \n{text}", str(tmp_path / "täglich.json"), tmp_path / "täglich.json"):
+        assert read_config(raw) == read_config(EVERY_KEY)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("scheduler", value) for value in (None, 1, [], {}, "Local", "")),
+        *(("scheduler_options", value) for value in (None, [], "a", 1)),
+        *(("node_count", value) for value in (0, -1, 1.0, True, "1", None, [])),
+        *(("cpus_per_node", value) for value in (0, -1, 1.5, True, "1", [])),
+        *(("gpus_per_node", value) for value in (-1, 0.0, False, "all", [0])),
+        *(("detach", value) for value in (0, 1, "true", None, [])),
+        *(("grace_period_seconds", value) for value in (-0.1, True, "10", None, float("nan"), float("inf"), 10**400)),
+    ],
+)
+def test_wrong_values_are_named_with_what_is_right(name: str, value: object) -> None:
+    message = refused({name: value})
+    assert message.startswith(f"{name} is {value!r}; it must be ")
+    assert len(message.removeprefix(f"{name} is {value!r}; it must be ")) > 5
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("cpus_per_node", None),
+        ("gpus_per_node", None),
+        ("gpus_per_node", 0),
+        ("grace_period_seconds", 0),
+        ("grace_period_seconds", 3),
+        ("detach", False),
+    ],
+)
+def test_values_at_the_edge_are_fine(name: str, value: object) -> None:
+    assert getattr(read_config({name: value}), name) == value
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("gpu_per_node", "gpus_per_node"),
+        ("GPUS_PER_NODE", None),
+        ("nodes", "node_count"),
+        ("cpu_per_node", "cpus_per_node"),
+        ("detached", "detach"),
+        ("sheduler", "scheduler"),
+        ("grace_period", "grace_period_seconds"),
+        ("zzz", None),
+        ("env_manager", None),
+    ],
+)
+def test_unknown_keys_are_refused_with_the_nearest(key: str, nearest: str | None) -> None:
+    message = refused({**MLFLOWS, key: 1})
+    assert message.startswith(f"unknown key {key!r} in the backend config; ")
+    if nearest:
+        assert message.endswith(f"did you mean {nearest!r}?")
+    else:
+        assert "did you mean" in message or message.endswith("grace_period_seconds")
+
+
+@pytest.mark.parametrize("key", [1, None, ("a",), ""])
+def test_keys_that_are_no_names_are_refused(key: object) -> None:
+    assert refused({key: 1}).startswith(f"unknown key {key!r}")
+
+
+@pytest.mark.parametrize("raw", ["[]", '"text"', "3", "null", [], 3, ["a"], (("a", 1),), b"{}"])
+def test_anything_but_an_object_is_refused(raw: object) -> None:
+    assert refused(raw).startswith("a backend config is a JSON object, not ")
+
+
+@pytest.mark.parametrize("text", ["", "{", "{'a': 1}", "{a: 1}", '{"a": 1,}', "config.yaml", "\n\n"])
+def test_text_that_is_no_json_is_refused(text: str) -> None:
+    assert refused(text).startswith("the backend config is not valid JSON: ")
+
+
+def test_a_file_that_is_missing_or_broken_is_named(tmp_path: Path) -> None:
+    missing, broken, folder = tmp_path / "missing.json", tmp_path / "broken.json", tmp_path / "folder.json"
+    broken.write_text('{"a": ')
+    folder.mkdir()
+    assert refused(str(missing)) == f"cannot read the backend config {missing}: No such file or directory"
+    assert refused(str(folder)) == f"cannot read the backend config {folder}: Is a directory"
+    assert refused(broken).startswith(f"{broken} is not valid JSON: ")
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    binary = tmp_path / "binary.json"
+    binary.write_bytes(b"\xff\xfe\x00{")
+    assert str(binary) in refused(binary)
+
+
+@pytest.mark.parametrize("extra", [{"DOCKER_ARGS": {"gpus": "all"}}, {"build_image": True}])
+def test_containers_are_refused(extra: dict[str, Any]) -> None:
+    assert "containers are not supported" in refused({**MLFLOWS, **extra})
+
+
+def test_several_nodes_are_refused() -> None:
+    assert refused({"node_count": 2}) == "node_count: this version runs a job on one node; use 1"
+
+
+def test_a_job_survives_its_file() -> None:
+    job = JobSpec(
+        run_id="r",
+        experiment_id="0",
+        project="täglich ☃",
+        entry_point="main",
+        command="echo 'a\nb'",
+        parameters={"a": "\\", "b": '"'},
+        interpreter=InterpreterSpec("uv", {"python": "3.11", "packages": ["a", "b"]}, "/x/bin/python", "k"),
+        resources=Resources(1, 2, 0),
+        scheduler_options={"a": {"b": [1, 2]}},
+        inputs={"P": "s3://x/y"},
+        storage_dir="/s",
+        grace_seconds=0.5,
+    )
+    assert JobSpec.from_json(job.to_json()) == job
+
+
+def test_a_job_of_a_newer_version_is_read() -> None:
+    job = JobSpec("r", "0", "p", "main", "true", {}, InterpreterSpec("local"))
+    raw = json.loads(job.to_json())
+    raw["shiny"] = 1
+    raw["resources"]["memory"] = 1
+    raw["interpreter"]["arch"] = "x"
+    assert JobSpec.from_json(json.dumps(raw)) == job
