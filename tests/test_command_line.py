@@ -208,7 +208,7 @@ def clean_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_root_project(mlflow_binary: Path, home: Path, *arguments: str) -> str:
     environ = {name: value for name, value in os.environ.items() if name not in {"PYTHONDONTWRITEBYTECODE"}}
     environ.update(GPU_CLUSTER_HOME=str(home))
-    command = [mlflow_binary, "run", str(ROOT), "-b", "gpu-cluster", *arguments]
+    command = [str(mlflow_binary), "run", str(ROOT), "-b", "gpu-cluster", *arguments]
     done = subprocess.run(
         command, env=environ, capture_output=True, text=True, check=False, timeout=900, cwd=home.parent
     )

@@ -27,10 +27,20 @@ class Node:
         self.folder = folder
         self.mark = uuid.uuid4().hex
         self.log = folder / "rank.log"
+        self._started: list[Rank] = []
 
     def start(self, *argv: str, inherited: Sequence[int] = ()) -> Rank:
         command = RankCommand(0, 0, argv, {"MARK": self.mark})
-        return ranks.start(command, self.log, self.folder, os.environ, inherited)
+        self._started.append(ranks.start(command, self.log, self.folder, os.environ, inherited))
+        return self._started[-1]
+
+    def clean(self) -> None:
+        for rank in self._started:
+            rank.process.kill()
+            rank.process.wait()
+        for pid in self.left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def bash(self, script: str, inherited: Sequence[int] = ()) -> Rank:
         return self.start("bash", "-c", script, inherited=inherited)
@@ -50,9 +60,7 @@ class Node:
 def node(tmp_path: Path) -> Iterator[Node]:
     made = Node(tmp_path)
     yield made
-    for pid in made.left:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    made.clean()
 
 
 @pytest.mark.parametrize("status", [0, 1, 3, 42, 127, 128, 255])
