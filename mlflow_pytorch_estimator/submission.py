@@ -6,12 +6,15 @@ run is created, and a run that exists always has a job or a reason.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from mlflow.exceptions import MlflowException
 
 from mlflow_pytorch_estimator import detached, fetch, jobdir, locks, preparer, snapshot, tags, tracking
 from mlflow_pytorch_estimator.config import ENV_MANAGER, STORAGE_DIR, BackendConfig
@@ -28,6 +31,7 @@ from mlflow_pytorch_estimator.status import Phase
 from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
 
 _NO_RUN = ""
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -141,12 +145,20 @@ def _start(
                 directory.enter(Phase.PREPARING)
                 _spawn_preparer(directory, lock, environ)
             lock.close()
-            tracking.mark_scheduled(job.run_id)
+            _mark_scheduled(job.run_id)
     except BaseException as error:
         reason = str(error) or type(error).__name__
         if lock.fd >= 0:
             _fail(job, directory, lock, reason)
         raise
+
+
+def _mark_scheduled(run_id: str) -> None:
+    try:
+        tracking.mark_scheduled(run_id)
+    except MlflowException as error:
+        # The job has been handed over and will say itself how it fares.
+        _logger.warning("cannot mark run %s as SCHEDULED: %s", run_id, error)
 
 
 def _fail(job: JobSpec, directory: JobDir, lock: locks.HeldLock, reason: str) -> None:

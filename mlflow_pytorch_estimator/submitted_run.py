@@ -92,6 +92,11 @@ class GpuClusterSubmittedRun(SubmittedRun):
         follower = Follower(self.directory, terminal)
         try:
             return follower.follow()
+        except BrokenPipeError:
+            # `mlflow run ... | head`: nobody reads any more.
+            raise DetachedError(
+                f"nobody reads the output of run {self._run_id}; its job goes on", self._run_id
+            ) from None
         except KeyboardInterrupt:
             terminal.say("the job goes on; press Ctrl-C again within 5 s to cancel it")
             if not _interrupted_again():

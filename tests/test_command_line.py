@@ -105,6 +105,21 @@ def test_a_killed_client_changes_nothing(store: MlflowClient, project: Project) 
     assert Path(store.download_artifacts(run_id, "logs/rank_0.log")).read_text() == "up\ndown\n"
 
 
+def test_a_reader_that_stops_reading_lets_go(store: MlflowClient, project: Project) -> None:
+    project.entry("main", "echo up; sleep 2; seq 100000; sleep 1")
+    client = command_line("run", str(project.path), *LOCAL)
+    assert client.stdout is not None
+    assert client.stderr is not None
+    assert client.stdout.readline() == "up\n"
+    client.stdout.close()
+    err = client.stderr.read()
+    client.stderr.close()
+    assert client.wait(60) == 1
+    assert "its job goes on" in err
+    run_id = only_run(store).info.run_id
+    wait_until(lambda: store.get_run(run_id).info.status == "FINISHED", 60)
+
+
 def test_killed_submitters_leave_no_run_behind(store: MlflowClient, project: Project) -> None:
     """Whenever the client dies, there is either no run, or a job that brings its run to an end."""
     project.entry("main", "echo hi")

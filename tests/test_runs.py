@@ -220,6 +220,41 @@ def test_background_children_end_with_the_job(store: MlflowClient, project: Proj
     assert processes_with(done.run.info.run_id) == []
 
 
+def _slow_environment(project: Project) -> None:
+    """An environment whose one package takes minutes to build."""
+    package = project.path / "slow"
+    package.mkdir()
+    (package / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "b"\nbackend-path = ["."]\n'
+    )
+    (package / "b.py").write_text("import time\nprint('building', flush=True)\ntime.sleep(600)\n")
+    (project.path / "requirements.txt").write_text("./slow\n")
+
+
+def test_canceled_while_preparing(store: MlflowClient, project: Project) -> None:
+    _slow_environment(project.entry("main", "echo hi"))
+    running = submit(project, env_manager=None)
+    wait_until(lambda: any("building" in event.message for event in running.directory.events()), 30)
+    assert running.get_status() == "SCHEDULED"
+    assert store.get_run(running.run_id).data.tags["gpu_cluster.status"] == "Preparing"
+    running.cancel()
+    assert running.get_status() == "KILLED"
+    assert processes_with(running.run_id) == []
+
+
+def test_killed_while_preparing(store: MlflowClient, project: Project) -> None:
+    _slow_environment(project.entry("main", "echo hi"))
+    running = submit(project, env_manager=None)
+    wait_until(lambda: any("building" in event.message for event in running.directory.events()), 30)
+    preparers = [
+        pid for pid in processes_with(running.run_id) if b"preparer" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    assert len(preparers) == 1
+    os.kill(preparers[0], signal.SIGKILL)
+    wait_until(lambda: running.get_status() == "FAILED", 30)
+    assert "prepared the environment was killed" in store.get_run(running.run_id).data.tags["gpu_cluster.failure"]
+
+
 def test_two_jobs_for_one_machine_run_one_after_the_other(store: MlflowClient, project: Project) -> None:
     project.entry("main", "date +%s.%N; sleep 1; date +%s.%N")
     first, second = submit(project), submit(project)
