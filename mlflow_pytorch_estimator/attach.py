@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -118,9 +119,15 @@ class Follower:
         events = self._directory.events()
         seconds = outcome.time - events[0].time if events else 0.0
         self._terminal.say(f"after {duration(seconds)}", outcome.phase)
-        traceback = (outcome.failure or {}).get("traceback")
-        if traceback:
-            click.echo(traceback, err=True)
+        failure = outcome.failure or {}
+        if failure.get("traceback") and not self._stands_above(failure):
+            click.echo(failure["traceback"], err=True)
+
+    @staticmethod
+    def _stands_above(failure: dict[str, Any]) -> bool:
+        """Whether the person has just seen the traceback, as the end of the job's output."""
+        last = str(failure["traceback"]).splitlines()[-1]
+        return sys.stdout.isatty() and sys.stderr.isatty() and last in failure.get("last_lines", [])
 
 
 def duration(seconds: float) -> str:

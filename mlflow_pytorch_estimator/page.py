@@ -10,6 +10,7 @@ from mlflow_pytorch_estimator.spec import JobSpec
 from mlflow_pytorch_estimator.status import Phase
 
 _MAX_TRACEBACK = 4000
+_WIDTH = 100
 
 
 def describe(job: JobSpec, directory: JobDir, phase: Phase, outcome: Outcome | None) -> str:
@@ -29,7 +30,7 @@ def _failure(outcome: Outcome) -> str:
     details = outcome.failure or {}
     text = f"**{outcome.phase}**: {outcome.reason}"
     evidence = details.get("traceback") or "\n".join(details.get("last_lines", []))
-    return f"{text}\n\n{fenced(evidence[-_MAX_TRACEBACK:])}" if evidence else text
+    return f"{text}\n\n{fenced(folded(evidence[-_MAX_TRACEBACK:]))}" if evidence else text
 
 
 def _summary(job: JobSpec, directory: JobDir, phase: Phase, events: list[journal.Event]) -> str:
@@ -44,7 +45,7 @@ def _summary(job: JobSpec, directory: JobDir, phase: Phase, events: list[journal
         ("Job directory", f"`{directory.path}`"),
     ]
     table = ["| | |", "|---|---|", *(f"| {name} | {cell(value)} |" for name, value in rows)]
-    return "\n".join(table) + "\n\n" + fenced(job.command)
+    return "\n".join(table) + "\n\n**Command**\n\n" + fenced(folded(job.command))
 
 
 def _wanted(job: JobSpec) -> str:
@@ -56,15 +57,15 @@ def _parameters(job: JobSpec) -> str:
     if not job.parameters:
         return ""
     rows = [f"| {cell(name)} | {cell(value)} |" for name, value in job.parameters.items()]
-    return "\n".join(["| Parameter | Value |", "|---|---|", *rows])
+    return "\n".join(["**Parameters**\n", "| Name | Value |", "|---|---|", *rows])
 
 
 def _phases(events: list[journal.Event]) -> str:
     rows = [
-        f"| {entry['phase']} | {_clock(entry['start'])} | {entry['seconds']} |"
+        f"| {entry['phase']} | {_clock(entry['start'])} | {float(str(entry['seconds'])):.1f} |"
         for entry in journal.timeline(events, time.time())
     ]
-    return "\n".join(["| Phase | Start (UTC) | Seconds |", "|---|---|---|", *rows]) if rows else ""
+    return "\n".join(["**Phases**\n", "| Phase | Start (UTC) | Seconds |", "|---|---|---|", *rows]) if rows else ""
 
 
 def _clock(start: object) -> str:
@@ -83,6 +84,16 @@ def follow_commands(run_id: str) -> str:
     return (
         f"python -m mlflow_pytorch_estimator logs --follow {run_id}\npython -m mlflow_pytorch_estimator cancel {run_id}"
     )
+
+
+def folded(text: str) -> str:
+    """Long lines broken, at options where there are some: MLflow's page does not wrap code, it grows sideways."""
+    lines = []
+    for line in text.splitlines():
+        parts = line.replace(" --", "\n    --").split("\n") if len(line) > _WIDTH else [line]
+        for part in parts:
+            lines += [part[start : start + _WIDTH] for start in range(0, len(part), _WIDTH)] or [""]
+    return "\n".join(lines)
 
 
 def fenced(text: str) -> str:
