@@ -37,8 +37,8 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
 
-    def run(self, place: Allocation) -> int:
-        """Start the ranks, see them end, report. Returns the exit status of the agent."""
+    def run(self, place: Allocation) -> None:
+        """Start the ranks, see them end, write down how. The node is free afterwards; ``deliver`` is still to come."""
         job = self.directory.job
         self.directory.enter(Phase.RUNNING, f"on {place.describe()}")
         self.directory.outputs.mkdir(exist_ok=True)
@@ -57,17 +57,23 @@ class Agent:
         ]
         self.reporter.start()
         guilty = self._watch(started)
-        canceled = self.canceled
+        completed = all(rank.exit_code == 0 for rank in started)  # a canceled rank may exit with 0 later
         ranks.end(started, job.grace_seconds)
         self.directory.enter(Phase.FINALIZING)
-        if canceled and (guilty is None or guilty.exit_code != 0):
-            return self.finish_canceled()
-        return self._finish(place, started, guilty)
+        if guilty is not None:
+            self._conclude_failed(place, guilty)
+        elif completed:
+            self.directory.conclude(Phase.COMPLETED, "", 0)
+        else:
+            self.conclude_canceled()
 
-    def finish_canceled(self) -> int:
+    def conclude_canceled(self) -> None:
         """The last word on a job that somebody ended."""
         self.directory.conclude(Phase.CANCELED, "canceled by request")
-        return self._deliver()
+
+    def deliver(self) -> None:
+        """See the outcome into the run."""
+        self.reporter.deliver()
 
     @property
     def canceled(self) -> bool:
@@ -87,15 +93,7 @@ class Agent:
             time.sleep(_POLL_SECONDS)
         return None
 
-    def _finish(self, place: Allocation, started: Sequence[ranks.Rank], guilty: ranks.Rank | None) -> int:
-        if guilty is None:
-            self.directory.conclude(Phase.COMPLETED, "", 0)
-            return self._deliver()
+    def _conclude_failed(self, place: Allocation, guilty: ranks.Rank) -> None:
         code = guilty.exit_code or 0
         details = failure.report(guilty.rank, place.node, code, guilty.log)
         self.directory.conclude(Phase.FAILED, details["reason"], code, failure=details)
-        return self._deliver()
-
-    def _deliver(self) -> int:
-        self.reporter.deliver()
-        return 0

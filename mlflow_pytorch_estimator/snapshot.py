@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+from mlflow_pytorch_estimator import jobdir
 from mlflow_pytorch_estimator.errors import ProjectError
 
 _SKIPPED = frozenset(
@@ -27,11 +28,11 @@ _SKIPPED_AT_TOP = frozenset({"mlruns", "mlartifacts", "outputs", "mlflow.db", "m
 def take(project: Path, target: Path) -> None:
     """Copy the project into ``target``, without version control, caches, virtual environments and old results."""
     top = project.resolve()
-    own = target.resolve()
+    ours = jobdir.home().resolve()  # it may lie inside of the project, and this copy in it
 
     def skipped(folder: str, names: list[str]) -> set[str]:
         here = Path(folder)
-        found = {name for name in names if name in _SKIPPED or _is_no_source(here / name, own)}
+        found = {name for name in names if name in _SKIPPED or _is_no_source(here / name, ours)}
         return found | (_SKIPPED_AT_TOP & set(names) if here.resolve() == top else set())
 
     try:
@@ -41,11 +42,11 @@ def take(project: Path, target: Path) -> None:
         raise ProjectError(f"cannot copy the project {project}: {_reason(error)}") from error
 
 
-def _is_no_source(path: Path, own: Path) -> bool:
+def _is_no_source(path: Path, ours: Path) -> bool:
     if path.is_symlink():
         return False
     if path.is_dir():
-        return (path / "pyvenv.cfg").exists() or (own.is_relative_to(path.resolve()) and path.name == ".gpu-cluster")
+        return (path / "pyvenv.cfg").exists() or path.resolve() == ours
     return not path.is_file()  # a socket, a pipe, a device
 
 

@@ -132,15 +132,16 @@ def main(argv: list[str]) -> int:
     queue = Queue(queue_root(os.environ))
     granted = wait_for_turn(directory, queue, ticket, capacity(os.environ))
     if granted is None:
-        queue.leave(ticket)
-        return job_agent.finish_canceled()
-    place = Allocation(socket.gethostname(), granted.cpus, granted.gpus)
-    os.environ[ALLOCATION_VARIABLE] = place.to_json()
-    os.environ[JOB_DIRECTORY_VARIABLE] = str(directory.path)
-    os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # it has been turned into the capacity
-    status = job_agent.run(place)
-    queue.leave(ticket)
-    return status
+        job_agent.conclude_canceled()
+    else:
+        place = Allocation(socket.gethostname(), granted.cpus, granted.gpus)
+        os.environ[ALLOCATION_VARIABLE] = place.to_json()
+        os.environ[JOB_DIRECTORY_VARIABLE] = str(directory.path)
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # it has been turned into the capacity
+        job_agent.run(place)
+    queue.leave(ticket)  # before delivery: nobody should wait for a GPU while files are uploaded
+    job_agent.deliver()
+    return 0
 
 
 if __name__ == "__main__":
