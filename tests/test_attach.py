@@ -169,10 +169,11 @@ def test_a_job_is_followed_to_its_end(directory: JobDir, capsys: pytest.CaptureF
 
 
 def test_ranks_are_told_apart_when_there_are_several(directory: JobDir) -> None:
+    for rank in (0, 1, 10):
+        directory.rank_log(rank).touch()
+
     def work() -> None:
         directory.enter(Phase.RUNNING)
-        for rank in (0, 1, 10):
-            directory.rank_log(rank).touch()
         for rank in (0, 1, 10):
             add(directory.rank_log(rank), b"hello\n")
         directory.conclude(Phase.COMPLETED, "", 0)

@@ -69,18 +69,18 @@ def test_json_text_and_files_are_read(tmp_path: Path) -> None:
         assert read_config(raw) == read_config(EVERY_KEY)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        *(("scheduler", value) for value in (None, 1, [], {}, "Local", "")),
-        *(("scheduler_options", value) for value in (None, [], "a", 1)),
-        *(("node_count", value) for value in (0, -1, 1.0, True, "1", None, [])),
-        *(("cpus_per_node", value) for value in (0, -1, 1.5, True, "1", [])),
-        *(("gpus_per_node", value) for value in (-1, 0.0, False, "all", [0])),
-        *(("detach", value) for value in (0, 1, "true", None, [])),
-        *(("grace_period_seconds", value) for value in (-0.1, True, "10", None, float("nan"), float("inf"), 10**400)),
-    ],
-)
+WRONG: dict[str, list[Any]] = {
+    "scheduler": [None, 1, [], {}, "Local", ""],
+    "scheduler_options": [None, [], "a", 1],
+    "node_count": [0, -1, 1.0, True, "1", None, []],
+    "cpus_per_node": [0, -1, 1.5, True, "1", []],
+    "gpus_per_node": [-1, 0.0, False, "all", [0]],
+    "detach": [0, 1, "true", None, []],
+    "grace_period_seconds": [-0.1, True, "10", None, float("nan"), float("inf"), 10**400],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
 def test_wrong_values_are_named_with_what_is_right(name: str, value: object) -> None:
     message = refused({name: value})
     assert message.startswith(f"{name} is {value!r}; it must be ")

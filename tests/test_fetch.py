@@ -107,9 +107,7 @@ def test_a_subdirectory_may_not_lead_out(tmp_path: Path, scratch: Path, subdirec
 
 
 @pytest.mark.parametrize("uri", ["missing", "file:///missing/x", "--upload-pack=touch pwned", "~nobody-here/x"])
-def test_a_missing_directory_is_named(
-    tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch, uri: str
-) -> None:
+def test_a_missing_directory_is_named(tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
     monkeypatch.chdir(tmp_path)
     assert refused(uri, None, scratch) == f"there is no project directory {uri}"
 
@@ -165,13 +163,13 @@ def test_a_zip_file_has_no_versions(tmp_path: Path, scratch: Path) -> None:
     assert "this is a zip file" in refused(str(archive), "main", scratch)
 
 
-@pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/tmp/evil-of-ours", "sub/../../../evil"])
+@pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/evil-of-ours", "sub/../../../evil"])
 def test_members_that_lead_out_are_refused(tmp_path: Path, scratch: Path, name: str) -> None:
     archive = make_zip(tmp_path / "a.zip", {"fine": "x", name: "evil"})
     message = refused(str(archive), None, scratch)
     assert message == f"the zip file is refused: its member {name!r} leads out of the project"
     assert not list(tmp_path.rglob("*evil*"))
-    assert not Path("/tmp/evil-of-ours").exists()  # noqa: S108 - it must not be there
+    assert not Path("/evil-of-ours").exists()
     assert list((scratch / "unpacked").iterdir()) == []
 
 

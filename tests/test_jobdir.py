@@ -147,13 +147,14 @@ def test_outcomes_come_back_whole(tmp_path: Path) -> None:
 
 def test_the_phase_is_final_only_when_the_run_says_so_too(tmp_path: Path) -> None:
     directory = JobDir(tmp_path)
-    assert directory.phase is Phase.PREPARING
+    seen = [directory.phase]
     directory.enter(Phase.RUNNING)
-    assert directory.phase is Phase.RUNNING
+    seen.append(directory.phase)
     directory.conclude(Phase.FAILED, "x", 1)
-    assert directory.phase is Phase.RUNNING
+    seen.append(directory.phase)
     directory.delivered.touch()
-    assert directory.phase is Phase.FAILED
+    seen.append(directory.phase)
+    assert seen == [Phase.PREPARING, Phase.RUNNING, Phase.RUNNING, Phase.FAILED]
 
 
 def test_cancel_is_asked_for_once_and_seen_by_all(tmp_path: Path) -> None:
@@ -208,9 +209,9 @@ def test_a_recorded_process_is_found_and_a_reused_pid_is_not(tmp_path: Path) -> 
     raw = read_json(path)
     assert raw is not None
     write_atomic(path, f'{{"pid": {raw["pid"]}, "start_time": {raw["start_time"] - 1}}}')
-    assert processes.kill_recorded(path, 9) is False  # or this test would be dead
+    assert processes.kill_recorded(path, 0) is False
     write_atomic(path, '{"pid": 4194304, "start_time": 1}')
-    assert processes.kill_recorded(path, 9) is False
+    assert processes.kill_recorded(path, 0) is False
     assert processes.start_time(4194304) is None
 
 

@@ -13,7 +13,17 @@ from mlflow_pytorch_estimator import journal
 from mlflow_pytorch_estimator.journal import Event
 from mlflow_pytorch_estimator.status import Phase
 
-TEXTS = ["", "plain", "line\nbreak", "\r\n", "täglich ☃", '"quoted" \\', "\u2028\u2029\x85\x0b\x1c", "\udcff", "x" * 100_000]
+TEXTS = [
+    "",
+    "plain",
+    "line\nbreak",
+    "\r\n",
+    "täglich ☃",
+    '"quoted" \\',
+    "\u2028\u2029\x85\x0b\x1c",
+    "\udcff",
+    "x" * 100_000,
+]
 
 
 def test_a_journal_that_is_not_there_is_empty(tmp_path: Path) -> None:

@@ -201,7 +201,9 @@ def test_a_sigterm_in_the_moment_of_the_start_is_not_lost(node: Node) -> None:
 
 
 def test_sighup_kills_everything_at_once(node: Node) -> None:
-    rank = node.bash("trap '' TERM HUP; setsid bash -c \"trap '' TERM HUP; echo up; sleep 987; sleep 986\" & wait; wait")
+    rank = node.bash(
+        "trap '' TERM HUP; setsid bash -c \"trap '' TERM HUP; echo up; sleep 987; sleep 986\" & wait; wait"
+    )
     node.says("up")
     began = time.monotonic()
     rank.process.send_signal(signal.SIGHUP)

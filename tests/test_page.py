@@ -98,7 +98,9 @@ def test_a_page_holds_its_shape(tmp_path: Path, value: str) -> None:
     assert [len(row) for row in tables] == [2] * (5 + 1 + len(spec.parameters)) + [3] * 3
 
 
-@pytest.mark.parametrize("reason", ["TypeError: <class 'int'> is wrong", "x <script>alert(1)</script>", "a\n\n# b\n| c |"])
+@pytest.mark.parametrize(
+    "reason", ["TypeError: <class 'int'> is wrong", "x <script>alert(1)</script>", "a\n\n# b\n| c |"]
+)
 def test_the_reason_of_a_failure_is_shown_as_it_is(tmp_path: Path, reason: str) -> None:
     directory = JobDir(tmp_path)
     directory.enter(Phase.RUNNING)
@@ -130,7 +132,7 @@ def test_a_finished_job_says_where_it_ran_and_nothing_to_cancel(tmp_path: Path) 
     assert "| Compute | gpu07, 2 CPUs, 1 GPU (local scheduler) |" in text
     assert "| lr | 0.1 |" in text
     assert "cancel" not in text
-    assert "**" not in text
+    assert text.startswith("| | |")
 
 
 def test_a_failed_job_begins_with_its_reason_and_evidence(tmp_path: Path) -> None:

@@ -175,13 +175,16 @@ def test_remote_paths_become_placeholders_for_later(folder: Path) -> None:
 def test_more_than_ten_placeholders_are_told_apart(folder: Path) -> None:
     names = [f"p{number}" for number in range(12)]
     command = " ".join(f"{{{name}}}" for name in names)
-    write(folder, f"entry_points: {{main: {{parameters: {{{', '.join(f'{n}: path' for n in names)}}}, command: '{command}'}}}}")
+    write(
+        folder,
+        f"entry_points: {{main: {{parameters: {{{', '.join(f'{n}: path' for n in names)}}}, command: '{command}'}}}}",
+    )
     invocation = ours(folder, "main", {name: f"s3://b/{name}" for name in names})
     paths = {placeholder: f"/got/{uri[-3:].strip('/')}" for placeholder, uri in invocation.inputs.items()}
     assert resolve_inputs(invocation.command, paths) == " ".join(f"/got/{name}" for name in names)
 
 
-BROKEN = {
+BROKEN: dict[str, str | bytes] = {
     "no YAML": "entry_points: [",
     "tabs": "\tname: x",
     "empty": "",
@@ -271,7 +274,14 @@ def test_the_environment_file_is_the_one_mlflow_takes(
 # Secrets
 
 SHOW = f"{shlex.quote(sys.executable)} -c 'import json, sys; print(json.dumps(sys.argv[1:]))'"
-SECRETS = ["s3cr3t-v4lue", "it's \"quoted\" secret", "line\nbreak\nsecret", "$HOME `id` $(id) \\", "täglich ☃ geheim", "with~tilde~~~"]
+SECRETS = [
+    "s3cr3t-v4lue",
+    'it\'s "quoted" secret',
+    "line\nbreak\nsecret",
+    "$HOME `id` $(id) \\",
+    "täglich ☃ geheim",
+    "with~tilde~~~",
+]
 TEMPLATES = {
     "bare": "{x}",
     "option": "--token={x}",
@@ -289,7 +299,7 @@ def argv(command: str) -> list[str]:
 
 
 @pytest.mark.parametrize("secret", SECRETS)
-@pytest.mark.parametrize("value", ["{}", "x={}&y", "{}{}", "'{}'", '"{}', "a b {} $HOME"])
+@pytest.mark.parametrize("value", ["{}", "\\{}\\", "x={}&y", "{}{}", "'{}'", '"{}', "a b {} $HOME"])
 def test_secrets_arrive_through_the_environment(
     folder: Path, monkeypatch: pytest.MonkeyPatch, secret: str, value: str
 ) -> None:
@@ -309,10 +319,8 @@ def test_secrets_arrive_wherever_the_command_puts_them(
 ) -> None:
     """With a value that needs no quotes, MLflow's command works inside of quotes too; so must ours."""
     secret = "s3cr3t-v4lue"
-    write(
-        folder,
-        f"entry_points: {{main: {{parameters: {{x: string}}, command: {json.dumps(f'{SHOW} {TEMPLATES[template]}')}}}}}",
-    )
+    command = json.dumps(f"{SHOW} {TEMPLATES[template]}")
+    write(folder, f"entry_points: {{main: {{parameters: {{x: string}}, command: {command}}}}}")
     expected = argv(theirs(folder, "main", {"x": secret}))
     monkeypatch.setenv("HF_TOKEN", secret)
     invocation = ours(folder, "main", {"x": secret})

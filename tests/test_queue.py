@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import itertools
 import json
 import os
 import random
@@ -226,7 +228,7 @@ def test_nothing_is_ever_granted_twice(tmp_path: Path) -> None:
         for item in range(size):
             spans = sorted((record["from"], record["to"]) for record in records if item in record[kind])
             assert spans, f"{kind} {item} was never used"
-            for (_, end), (begin, _) in zip(spans, spans[1:], strict=False):
+            for (_, end), (begin, _) in itertools.pairwise(spans):
                 assert end <= begin, f"{kind} {item} was granted twice"
     in_order = [record["place"] for record in sorted(records, key=lambda record: record["from"])]
     # The clock is read after the grant, so neighbours may swap; nobody is overtaken by more than that.
@@ -273,6 +275,13 @@ def test_asking_does_not_take_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     locks.acquire(path).close()
     for _ in range(3):
+        assert not locks.is_held(path)
+
+
+def test_two_who_ask_do_not_take_each_other_for_the_owner(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with path.open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
         assert not locks.is_held(path)
 
 

@@ -44,7 +44,7 @@ def test_nothing_secret_changes_nothing() -> None:
     assert Concealer({}).conceal("text") == "text"
 
 
-@pytest.mark.parametrize("value", ['quote"quote', "back\\slash", "line\nbreak", "tab\ttab"])
+@pytest.mark.parametrize("value", ['quote"quote', "back\\slash", "line\nbreak", "a tab\ta tab"])
 def test_values_are_concealed_inside_json_too(value: str) -> None:
     text = json.dumps({"last_lines": [f"token {value} was refused"]}, ensure_ascii=False)
     concealed = Concealer.from_environ({"HF_TOKEN": value}).conceal(text)
@@ -60,7 +60,10 @@ def test_values_are_concealed_inside_json_too(value: str) -> None:
         ("https://example.org/x", "https://example.org/x"),
         ("https://example.org/a@b", "https://example.org/a@b"),
         ("git@example.org:me/x.git", "git@example.org:me/x.git"),
-        ("cannot reach https://me:pw@a.org/ and https://you:pw@b.org/", "cannot reach https://a.org/ and https://b.org/"),
+        (
+            "cannot reach https://me:pw@a.org/ and https://you:pw@b.org/",
+            "cannot reach https://a.org/ and https://b.org/",
+        ),
         ("/local/path@2", "/local/path@2"),
     ],
 )

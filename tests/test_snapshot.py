@@ -160,14 +160,14 @@ def test_read_only_files_travel_and_can_be_removed(folder: Path) -> None:
 def test_a_file_that_cannot_be_read_is_named(folder: Path) -> None:
     fill(folder, "secret")
     (folder / "secret").chmod(0)
-    with pytest.raises(ProjectError, match="cannot copy the project .*Permission denied.*secret"):
+    with pytest.raises(ProjectError, match=r"cannot copy the project .*Permission denied.*secret"):
         snapshot(folder)
 
 
 def test_a_full_target_is_one_line(folder: Path) -> None:
     fill(folder, "train.py")
     fill(folder.parent, "snapshot/x")
-    with pytest.raises(ProjectError, match="cannot copy the project") as caught:
+    with pytest.raises(ProjectError, match=r"cannot copy the project") as caught:
         snapshot(folder)
     assert len(str(caught.value).splitlines()) == 1
 

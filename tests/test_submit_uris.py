@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import stat
 import subprocess
 import zipfile
@@ -10,16 +13,18 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from conftest import Project, finish, submit
+from conftest import Project, finish, submit, wait_until
 from mlflow.exceptions import ExecutionException
 from mlflow.tracking import MlflowClient
 
 from mlflow_pytorch_estimator.errors import ProjectError
+from mlflow_pytorch_estimator.status import Phase
 
-MLPROJECT = "name: toy\nentry_points:\n  main:\n    command: cat data; ls -A; git rev-parse HEAD || true\n"
+MLPROJECT = "name: toy\nentry_points:\n  main:\n    command: cat data; ls -A\n"
 # MLflow's own local backend sets these; ours must say the same. The environment manager's name is ours to choose.
-TAGS = ("mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit", "mlflow.source.git.repoURL")
-TAGS += ("mlflow.source.git.branch", "mlflow.project.entryPoint", "mlflow.user")
+TAGS = ["mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit", "mlflow.source.git.repoURL"]
+TAGS += ["mlflow.source.git.branch", "mlflow.project.entryPoint", "mlflow.user"]
+FILES = ["MLproject", "data", "outputs"]
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -58,23 +63,18 @@ def jobs(home: Path) -> list[str]:
     return [path.name for path in (home / "jobs").iterdir()] if (home / "jobs").exists() else []
 
 
-def runs(client: MlflowClient) -> list[mlflow.entities.Run]:
-    return list(client.search_runs([item.experiment_id for item in client.search_experiments()]))
-
-
-@pytest.mark.parametrize("version", ["main", "side", "v1"])
-def test_a_git_project_at_a_version(store: MlflowClient, home: Path, repository: Path, version: str) -> None:
-    uri = f"file://{repository}"
-    commit = git(repository, "rev-parse", version)
-    done = finish(submit(uri, version=version))
-    assert done.succeeded
-    assert done.log.splitlines()[0] == f"repository {'two' if version == 'main' else 'one'}"
-    assert "MLproject" in done.log
-    assert ".git" not in done.log.split()
-    assert done.tags["mlflow.source.git.commit"] == commit
-    assert done.tags.get("mlflow.source.git.branch") == (None if version == "v1" else version)
-    assert jobs(home) == [done.run.info.run_id]
-    assert not (done.directory.path / "fetch").exists()
+def test_a_git_project_at_its_versions(store: MlflowClient, home: Path, repository: Path) -> None:
+    kept = []
+    for version, branch in (("main", "main"), ("side", "side"), ("v1", None)):
+        commit = git(repository, "rev-parse", version)
+        done = finish(submit(f"file://{repository}", version=version))
+        kept.append(done.run.info.run_id)
+        assert done.succeeded
+        assert done.log.split() == ["repository", "two" if version == "main" else "one", *FILES, "sub"]
+        assert done.tags["mlflow.source.git.commit"] == commit
+        assert done.tags.get("mlflow.source.git.branch") == branch
+        assert not (done.directory.path / "fetch").exists()
+    assert set(jobs(home)) == set(kept)
 
 
 def test_a_plain_path_at_a_version_leaves_the_working_copy_alone(
@@ -90,20 +90,31 @@ def test_a_plain_path_at_a_version_leaves_the_working_copy_alone(
     assert done.tags["mlflow.source.git.commit"] == git(repository, "rev-parse", "main")
 
 
-def test_a_git_projects_tags_are_mlflows(
-    store: MlflowClient, home: Path, repository: Path, tmp_path: Path
-) -> None:
-    # MLflow checks out in the repository itself when it is given a local one, so it gets its own.
-    bare = tmp_path / "served.git"
-    git(tmp_path, "clone", "--quiet", "--bare", str(repository), str(bare))
-    uri = f"git+file://{bare}#sub"
-    expected = tags_by_mlflow(f"file://{bare}/../served.git/../../nowhere/../{bare}", version="side") if False else None
-    assert expected is None
-    done = finish(submit(uri, version="side"))
-    assert done.log.splitlines()[0] == "sub one"
-    assert done.tags["mlflow.source.name"] == uri
-    assert done.tags["mlflow.source.git.branch"] == "side"
-    assert done.tags["mlflow.source.git.repoURL"] == f"file://{bare}"
+@pytest.fixture
+def served(repository: Path, tmp_path: Path) -> Iterator[str]:
+    """The repository as a server hands it out: MLflow checks out in the repository itself when that is local."""
+    git(tmp_path, "clone", "--quiet", "--bare", str(repository), str(tmp_path / "served" / "toy.git"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = (f"--base-path={tmp_path}/served", "--export-all", "--listen=127.0.0.1", f"--port={port}")
+    # Without `--reuseaddr` and a group of its own, its workers outlive it.
+    daemon = subprocess.Popen(["git", "daemon", "--reuseaddr", *options], start_new_session=True)
+    uri = f"git://127.0.0.1:{port}/toy.git"
+    wait_until(lambda: subprocess.run(["git", "ls-remote", uri], capture_output=True, check=False).returncode == 0, 20)
+    yield uri
+    os.killpg(daemon.pid, signal.SIGTERM)
+    daemon.wait()
+
+
+def test_a_git_projects_tags_are_mlflows(store: MlflowClient, home: Path, repository: Path, served: str) -> None:
+    commit = git(repository, "rev-parse", "v1")
+    for uri, version in ((f"{served}#sub", "side"), (served, commit), (served, None)):
+        expected = tags_by_mlflow(uri, version=version)
+        done = finish(submit(uri, version=version))
+        assert done.succeeded
+        assert {name: done.tags[name] for name in TAGS if name in done.tags} == expected
+        assert done.tags["mlflow.source.git.repoURL"] == served
 
 
 def pack(folder: Path, target: Path) -> Path:
@@ -137,55 +148,47 @@ def test_a_local_projects_tags_are_mlflows(store: MlflowClient, home: Path, repo
         assert {name: done.tags[name] for name in TAGS if name in done.tags} == expected
 
 
-@pytest.mark.parametrize("kind", ["traversal", "link", "garbage", "unknown version", "no repository", "way out"])
 def test_what_is_refused_leaves_no_run_and_no_job(
-    store: MlflowClient, home: Path, repository: Path, tmp_path: Path, kind: str
+    store: MlflowClient, home: Path, repository: Path, tmp_path: Path
 ) -> None:
-    archive = pack(repository, tmp_path / "toy.zip")
-    uri, version = str(archive), None
-    with zipfile.ZipFile(archive, "a") as handle:
-        if kind == "traversal":
-            handle.writestr("../../../evil", "x")
-        elif kind == "link":
-            info = zipfile.ZipInfo("link")
-            info.external_attr = (stat.S_IFLNK | 0o777) << 16
-            handle.writestr(info, "/")
-    if kind == "garbage":
-        archive.write_bytes(b"junk")
-    elif kind == "unknown version":
-        uri, version = f"file://{repository}", "nope"
-    elif kind == "no repository":
-        uri = "git+file:///nowhere/x.git"
-    elif kind == "way out":
-        uri = f"{repository}#../.."
-    with pytest.raises(ExecutionException) as caught:
-        submit(uri, version=version)
-    assert isinstance(caught.value, ProjectError)
-    assert len(str(caught.value).splitlines()) == 1
-    assert runs(store) == []
-    assert jobs(home) == []
-    assert not list(tmp_path.rglob("evil"))
+    traversal, link, garbage = (pack(repository, tmp_path / f"{name}.zip") for name in ("traversal", "link", "garbage"))
+    with zipfile.ZipFile(traversal, "a") as handle:
+        handle.writestr("../../../evil", "x")
+    with zipfile.ZipFile(link, "a") as handle:
+        info = zipfile.ZipInfo("link")
+        info.external_attr = (stat.S_IFLNK | 0o777) << 16
+        handle.writestr(info, "/")
+    garbage.write_bytes(b"junk")
+    refused = [(str(traversal), None), (f"file://{link}", None), (str(garbage), None), (str(traversal), "main")]
+    refused += [(f"file://{repository}", "nope"), (str(repository), "--upload-pack=touch pwned")]
+    refused += [("git+file:///nowhere/x.git", None), (f"{repository}#../..", None), (f"{repository}#missing", None)]
+    for uri, version in refused:
+        with pytest.raises(ExecutionException) as caught:
+            submit(uri, version=version)
+        assert isinstance(caught.value, ProjectError), uri
+        assert len(str(caught.value).splitlines()) == 1
+        assert jobs(home) == []
+    assert store.search_runs([item.experiment_id for item in store.search_experiments()]) == []
+    assert not [path for path in tmp_path.rglob("*") if path.name in {"evil", "pwned"}]
 
 
-@pytest.mark.parametrize("stored", [False, True])
 def test_a_path_of_another_run_is_there_before_the_script(
-    store: MlflowClient, home: Path, project: Project, tmp_path: Path, stored: bool
+    store: MlflowClient, home: Path, project: Project, tmp_path: Path
 ) -> None:
     with mlflow.start_run() as source:
         mlflow.log_text("weights ☃", "models/a b/weights.txt")
     uri = f"runs:/{source.info.run_id}/models/a b"
     project.entry("main", "cat {model}/weights.txt; echo; echo {model}; pwd", "{model: path}")
-    options = {"storage_dir": str(tmp_path / "stored" / "deep")} if stored else {}
-    done = finish(submit(project, parameters={"model": uri}, **options))
-    assert done.succeeded, done.log
-    weights, place, _ = done.log.splitlines()
-    assert weights == "weights ☃"
-    root = tmp_path / "stored" / "deep" if stored else done.directory.path
-    assert Path(place).is_relative_to(root)
-    assert Path(place).is_dir()
-    assert done.run.data.params == {"model": uri}
-    assert [event.phase.value for event in done.directory.events()][:1] == ["Preparing"]
-    assert any(event.message == f"downloading {uri}" for event in done.directory.events())
+    for storage in (None, tmp_path / "stored" / "deep"):
+        done = finish(submit(project, parameters={"model": uri}, **({"storage_dir": str(storage)} if storage else {})))
+        assert done.succeeded, done.log
+        weights, place, _ = done.log.splitlines()
+        assert weights == "weights ☃"
+        assert Path(place).is_relative_to(storage or done.directory.path)
+        assert done.run.data.params == {"model": uri}
+        events = done.directory.events()
+        assert events[0].phase is Phase.PREPARING
+        assert any(event.message == f"downloading {uri}" for event in events)
 
 
 def test_a_path_that_cannot_be_downloaded_ends_the_run_with_its_reason(
