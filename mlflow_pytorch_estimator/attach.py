@@ -62,7 +62,7 @@ class LogTail:
         self._offset += len(data)
         data = self._partial + data
         # A line longer than a chunk is passed on in pieces rather than kept.
-        cut = len(data) if len(data) > _CHUNK else data.rfind(b"\n") + 1
+        cut = len(data) if len(data) >= _CHUNK else data.rfind(b"\n") + 1
         data, self._partial = data[:cut], data[cut:]
         if last and not data and self._partial:
             data, self._partial = self._partial + b"\n", b""

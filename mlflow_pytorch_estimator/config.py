@@ -73,6 +73,8 @@ def _load(source: str | Path) -> object:
         text = Path(source).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot read the backend config {source}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{source} is not valid JSON: {error}") from error
     return _parse(text, str(source))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+from collections.abc import Iterable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,10 @@ _TAIL_BYTES = 256 * 1024
 _LAST_LINES = 20
 _MAX_TRACEBACK_LINES = 200
 _HEADER = "Traceback (most recent call last):"
+_GROUP_HEADER = f"+ Exception Group {_HEADER}"
+_GROUP_LINE = re.compile(r"\s+[|+]")
+_SYNTAX_ERROR = re.compile(r"(SyntaxError|IndentationError|TabError): ")
+_PREFIX = re.compile(r"^\[[a-z]+\d+\]: ?")  # torch.distributed: `[rank0]: `, torchrun: `[default0]:`
 
 
 def tail(path: Path, size: int = _TAIL_BYTES) -> str:
@@ -29,10 +35,13 @@ def last_traceback(text: str) -> str:
 
     A chain ("During handling of the above exception ...") counts as one.
     """
-    lines = text.splitlines()
+    lines = [_PREFIX.sub("", line) for line in text.splitlines()]
     starts = [index for index, line in enumerate(lines) if line.strip() == _HEADER]
+    groups = [index for index, line in enumerate(lines) if line.strip() == _GROUP_HEADER]
+    if groups and groups[-1] > max(starts, default=-1):
+        return _cut(takewhile(_GROUP_LINE.match, lines[groups[-1] :]))
     if not starts:
-        return ""
+        return _syntax_error(lines)
     end = _end_of_traceback(lines, starts[-1])
     start = starts[-1]
     for earlier in reversed(starts[:-1]):
@@ -40,7 +49,28 @@ def last_traceback(text: str) -> str:
         if not any("exception" in line for line in between) or any(line[:1].isspace() for line in between):
             break
         start = earlier
-    return "\n".join(lines[start:end][-_MAX_TRACEBACK_LINES:])
+    return _cut(lines[start:end])
+
+
+def _cut(lines: Iterable[str]) -> str:
+    return "\n".join(list(lines)[-_MAX_TRACEBACK_LINES:])
+
+
+def _syntax_error(lines: list[str]) -> str:
+    """What Python prints for a script that it cannot parse: no header, since nothing has run."""
+    ends = [index for index, line in enumerate(lines) if _SYNTAX_ERROR.match(line)]
+    begin = ends[-1] if ends else 0
+    while begin and not lines[begin].startswith('  File "') and lines[begin - 1].startswith("  "):
+        begin -= 1
+    return _cut(lines[begin : ends[-1] + 1]) if ends and lines[begin].startswith('  File "') else ""
+
+
+def _headline(traceback: str) -> str:
+    """The line that names the exception."""
+    lines = traceback.splitlines() or [""]
+    if lines[0].strip() == _GROUP_HEADER:
+        return next((line.strip(" |") for line in lines if line.endswith(("sub-exception)", "sub-exceptions)"))), "")
+    return lines[-1].strip()
 
 
 def _end_of_traceback(lines: list[str], start: int) -> int:
@@ -75,7 +105,7 @@ def report(rank: int, node: str, exit_code: int, log: Path) -> dict[str, Any]:
     text = tail(log)
     traceback = last_traceback(text)
     reason = f"rank {rank} {describe_exit(exit_code)}"
-    last = traceback.splitlines()[-1].strip() if traceback else ""
+    last = _headline(traceback)
     if re.match(r"[\w.]+(:|$)", last):
         reason += f" ({last[:500]})"
     return {

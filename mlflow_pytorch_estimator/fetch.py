@@ -5,11 +5,14 @@ MLflow's own function would check a version out in the user's working copy and l
 
 from __future__ import annotations
 
+import lzma
+import os
 import re
 import shutil
 import stat
 import subprocess
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -19,6 +22,13 @@ from mlflow_pytorch_estimator.secretvalues import without_password
 
 _GIT_URI = re.compile(r"^(git@|ssh://|git://|git\+|https?://|file://)")
 _TIMEOUT_SECONDS = 60
+# What zipfile raises for damaged, encrypted or exotic archives.
+_BROKEN_ZIP = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+# Set for hooks and `rebase --exec`, they would lead git to the user's own repository.
+_GIT_PLACES = frozenset(
+    {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES"}
+    | {"GIT_COMMON_DIR", "GIT_NAMESPACE", "GIT_PREFIX", "GIT_SHALLOW_FILE", "GIT_GRAFT_FILE"}
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,7 @@ class Location:
         """The path, when the URI is one on this machine."""
         if self.base.startswith("file://"):
             return Path(unquote(urlsplit(self.base).path))
-        return None if _GIT_URI.match(self.base) else Path(self.base).expanduser().absolute()
+        return None if _GIT_URI.match(self.base) else Path(os.path.expanduser(self.base)).absolute()  # noqa: PTH111 - pathlib raises for unknown users
 
     @property
     def is_zip(self) -> bool:
@@ -80,7 +90,7 @@ def _from_zip(location: Location, scratch: Path) -> Path:
             for member in handle.infolist():
                 _check_member(member, target)
             handle.extractall(target)
-    except (OSError, zipfile.BadZipFile, RuntimeError) as error:
+    except _BROKEN_ZIP as error:
         raise ProjectError(f"cannot read the zip file {without_password(location.base)}: {error}") from error
     return target
 
@@ -132,6 +142,8 @@ def _from_git(location: Location, version: str | None, scratch: Path) -> Path:
     else:
         wanted = "FETCH_HEAD"
     _git(source, "-C", str(target), "checkout", "--quiet", "--detach", wanted)
+    if version is not None and f"\tbranch '{version}' of " in (target / ".git" / "FETCH_HEAD").read_text("utf-8"):
+        _git(source, "-C", str(target), "branch", "--force", version)  # where MLflow looks for the branch's name
     _git(source, "-C", str(target), "submodule", "--quiet", "update", "--init", "--recursive")
     return target
 
@@ -157,8 +169,9 @@ def _git(source: str, *arguments: str) -> None:
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = ["git", "-c", "protocol.ext.allow=never", "-c", "advice.detachedHead=false", *arguments]
+    environ = {name: value for name, value in os.environ.items() if name not in _GIT_PLACES}
     try:
-        return subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        return subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, env=environ)
     except FileNotFoundError as error:
         raise ProjectError("git is not installed, and the project comes from a Git repository") from error
 

@@ -190,7 +190,7 @@ def sweep(now: float | None = None) -> None:
                 stale = path.stat().st_mtime < time.time() - 5 and not directory.alive
             else:
                 stale = directory.delivered.stat().st_mtime < oldest
-        except FileNotFoundError:
-            continue  # not delivered yet, or another submitter was faster
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # not delivered yet, another submitter was faster, or a file of somebody else
         if stale:
             directory.remove()

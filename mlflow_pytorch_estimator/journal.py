@@ -52,6 +52,8 @@ def timeline(events: Sequence[Event], now: float) -> list[dict[str, object]]:
     for event in events:
         if not starts or starts[-1].phase is not event.phase:
             starts.append(event)
+    if not starts:
+        return []
     ends = [event.time for event in starts[1:]] + [now]
     return [
         {

@@ -129,7 +129,10 @@ def main(argv: list[str]) -> None:
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         if rank:
-            signal_all([-rank], signal.SIGTERM)
+            try:
+                os.kill(-rank, signal.SIGTERM)
+            except ProcessLookupError:
+                signal_all([rank], signal.SIGTERM)  # just forked: it leads no group yet
 
     def kill_now(number: int, frame: FrameType | None) -> None:
         kill_descendants()

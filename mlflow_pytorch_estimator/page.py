@@ -28,7 +28,7 @@ def describe(job: JobSpec, directory: JobDir, phase: Phase, outcome: Outcome | N
 
 def _failure(outcome: Outcome) -> str:
     details = outcome.failure or {}
-    text = f"**{outcome.phase}**: {outcome.reason}"
+    text = f"**{outcome.phase}**: {cell(outcome.reason)}"
     evidence = details.get("traceback") or "\n".join(details.get("last_lines", []))
     return f"{text}\n\n{fenced(folded(evidence[-_MAX_TRACEBACK:]))}" if evidence else text
 
@@ -105,5 +105,5 @@ def fenced(text: str) -> str:
 
 
 def cell(value: str) -> str:
-    """Text for one table cell."""
+    """Text for one table cell or paragraph."""
     return value.replace("\\", "\\\\").replace("|", "\\|").replace("\r", " ").replace("\n", " ").replace("<", "&lt;")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from typing import Any
 import yaml
 from mlflow.exceptions import MlflowException
 from mlflow.projects import env_type
+from mlflow.projects._project_spec import EntryPoint
 from mlflow.projects.utils import load_project
 from mlflow.utils.file_utils import get_local_path_or_none
 from mlflow.utils.validation import _validate_param_name
@@ -74,7 +77,7 @@ def invoke(project: Project, entry_point: str, given: Mapping[str, Any] | None) 
     parameters = {str(key): str(value) for key, value in (given or {}).items()}
     try:
         entry = project.definition.get_entry_point(entry_point)
-        if not isinstance(entry.command, str):
+        if not isinstance(getattr(entry, "command", None), str):  # a Databricks project has no entry point
             raise ProjectError(f"entry point {entry_point!r} has no command in the MLproject file")
         entry.compute_parameters(parameters, storage_dir=None)  # names what is missing or no URI
         for name in (*entry.parameters, *parameters):
@@ -101,24 +104,54 @@ def _path_value(name: str, value: str, inputs: dict[str, str]) -> str:
     path = Path(local)
     if not path.exists():
         raise ProjectError(f"parameter {name!r} is {value!r}, but there is no such file or directory")
-    return str(path.absolute())
+    return os.path.abspath(path)  # noqa: PTH100 - as MLflow: without `..`
 
 
 def _compose(entry: Any, values: dict[str, str]) -> str:
     """Let MLflow quote the values; a secret of the environment in them stays there, for the shell to expand."""
-    # The tilde makes MLflow put the value in single quotes, which the expansion can then step out of.
-    tokens = {f"~GPUCLUSTERSECRET{index}~": item for index, item in enumerate(Concealer.from_environ().values.items())}
-    for token, (secret, _) in tokens.items():
-        values = {name: value.replace(secret, token) for name, value in values.items()}
+    names: dict[str, str] = {}
+    # Longest first: one secret may begin like another.
+    for secret, name in sorted(Concealer.from_environ().values.items(), key=lambda item: -len(item[0])):
+        if name.isascii() and name.isidentifier():  # what a shell can expand
+            # A stand-in that MLflow quotes if it would quote the secret, so that quotes in the command work as ever.
+            mark = "" if shlex.quote(secret) == secret else "~"
+            token = f"{mark}GPUCLUSTERSECRET{len(names)}X"
+            names[token] = name
+            values = {key: value.replace(secret, token) for key, value in values.items()}
+    # All types have been checked with the true values.
+    plain = EntryPoint(entry.name, dict.fromkeys(entry.parameters, "string"), entry.command)
     try:
-        command: str = entry.compute_command(values, storage_dir=None)
-    except (KeyError, IndexError, ValueError) as error:
+        command: str = plain.compute_command(values, storage_dir=None)
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         raise ProjectError(
-            f"the command of entry point {entry.name!r} has a placeholder that is no parameter: {error}"
+            f"the command of entry point {entry.name!r} has a placeholder that is no parameter: {_one_line(error)}"
         ) from error
-    for token, (_, name) in tokens.items():
-        command = command.replace(token, f"'\"${{{name}}}\"'")
-    return command
+    return _expand(command, names) if names else command
+
+
+_QUOTING = {"": ('"${', '}"'), "'": ("'\"${", "}\"'"), '"': ("${", "}")}
+
+
+def _expand(command: str, names: Mapping[str, str]) -> str:
+    """Put a variable in place of each token, written so that it expands inside of quotes as well."""
+    pattern = re.compile("|".join(map(re.escape, names)) + r"|\\[\\'\"]|['\"]")
+    quote = ""
+
+    def replace(found: re.Match[str]) -> str:
+        nonlocal quote
+        text = found[0]
+        if text in names:
+            before, after = _QUOTING[quote]
+            return f"{before}{names[text]}{after}"
+        if text == quote:
+            quote = ""
+        elif not quote and text in _QUOTING:
+            quote = text
+        elif quote == "'" and text == "\\'":
+            quote = ""  # a backslash means nothing in single quotes
+        return text
+
+    return pattern.sub(replace, command)
 
 
 def resolve_inputs(command: str, paths: Mapping[str, str]) -> str:

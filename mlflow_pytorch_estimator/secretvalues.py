@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -27,9 +28,15 @@ class Concealer:
 
     def conceal(self, text: str) -> str:
         """The text with each secret replaced by ``<NAME>``."""
-        for value in sorted(self.values, key=len, reverse=True):
-            text = text.replace(value, f"<{self.values[value]}>")
+        forms = {form: name for value, name in self.values.items() for form in _forms(value)}
+        for form in sorted(forms, key=len, reverse=True):
+            text = text.replace(form, f"<{forms[form]}>")
         return text
+
+
+def _forms(value: str) -> set[str]:
+    """The value as it is, and as JSON writes it."""
+    return {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
 
 
 def _is_secret(value: str) -> bool:

@@ -28,7 +28,8 @@ _SKIPPED_AT_TOP = frozenset({"mlruns", "mlartifacts", "outputs", "mlflow.db", "m
 def take(project: Path, target: Path) -> None:
     """Copy the project into ``target``, without version control, caches, virtual environments and old results."""
     top = project.resolve()
-    ours = jobdir.home().resolve()  # it may lie inside of the project, and this copy in it
+    home = jobdir.home().resolve()  # it may lie inside of the project or be it, and this copy in it
+    ours = {home, *(home / name for name in ("jobs", "envs", "queue"))}
 
     def skipped(folder: str, names: list[str]) -> set[str]:
         here = Path(folder)
@@ -37,16 +38,16 @@ def take(project: Path, target: Path) -> None:
 
     try:
         shutil.copytree(project, target, symlinks=True, ignore=skipped)
-        _repair_links(project, target)
+        _repair_links(top, target)
     except (OSError, shutil.Error) as error:
         raise ProjectError(f"cannot copy the project {project}: {_reason(error)}") from error
 
 
-def _is_no_source(path: Path, ours: Path) -> bool:
+def _is_no_source(path: Path, ours: set[Path]) -> bool:
     if path.is_symlink():
         return False
     if path.is_dir():
-        return (path / "pyvenv.cfg").exists() or path.resolve() == ours
+        return (path / "pyvenv.cfg").exists() or path.resolve() in ours
     return not path.is_file()  # a socket, a pipe, a device
 
 

@@ -12,6 +12,7 @@ import mlflow
 from mlflow.entities import RunStatus, SourceType
 from mlflow.projects.utils import _is_valid_branch_name
 from mlflow.tracking import MlflowClient
+from mlflow.tracking._tracking_service.utils import _get_git_url_if_present
 from mlflow.tracking.context.default_context import _get_user
 from mlflow.utils import mlflow_tags
 from mlflow.utils.git_utils import get_git_commit, get_git_repo_url
@@ -26,9 +27,12 @@ def project_tags(uri: str, version: str | None, directory: Path, entry_point: st
     """The tags that MLflow gives a project run, those that it sets after the backend has returned included."""
     location = fetch.locate(uri)
     local = location.local
-    name = (
-        without_password(uri) if local is None else str(local) + (location.subdirectory and f"#{location.subdirectory}")
-    )
+    if local is None:
+        name = without_password(uri)
+    elif location.subdirectory:
+        name = f"{local}#{location.subdirectory}"
+    else:
+        name = without_password(_get_git_url_if_present(str(local)))
     active = mlflow.active_run()
     repository = get_git_repo_url(str(directory))
     found: dict[str, str | None] = {
