@@ -49,7 +49,7 @@ class Agent:
             ranks.start(
                 command,
                 self.directory.rank_log(command.rank),
-                self.directory.source,
+                self.directory.workdir,
                 environ,
                 self._inherited,
             )

@@ -52,6 +52,12 @@ class Location:
         return self.base.endswith(".zip")
 
 
+def top_of(uri: str, directory: Path) -> Path:
+    """The root of what was fetched, for the directory that ``fetch`` returned."""
+    parts = Path(locate(uri).subdirectory).parts
+    return directory.parents[len(parts) - 1] if parts else directory
+
+
 def locate(uri: str) -> Location:
     """Take a project URI apart; the subdirectory may not lead out of the project."""
     base, _, subdirectory = uri.partition("#")

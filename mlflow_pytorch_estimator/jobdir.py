@@ -5,7 +5,7 @@
       lock            held by whoever works on the job (submitter, preparer, agent, keepers)
       delivery.lock   held by whoever writes the run;  delivered   nothing is left to write
       cancel          somebody asked the job to end
-      source/         the snapshot, working directory of the ranks, with outputs/ in it
+      source/         the snapshot; the ranks work in it, or in the subdirectory that the project's URI names
       logs/rank_N.log  logs/environment.log  logs/agent.log      inputs/  lib/  queue/
 
 The truth about a job is here; the MLflow run is a mirror of it (see ``mirror``).
@@ -59,7 +59,6 @@ class JobDir:
         self.journal = path / "journal.jsonl"
         self.environment = path / "environment.txt"
         self.source = path / "source"
-        self.outputs = self.source / "outputs"
         self.logs = path / "logs"
         self.inputs = path / "inputs"
         self.library = path / "lib"
@@ -120,6 +119,16 @@ class JobDir:
     def job_id(self) -> str | None:
         """The scheduler's id of the job, once it has one."""
         return self._job_id.read_text(encoding="utf-8") if self._job_id.exists() else None
+
+    @property
+    def workdir(self) -> Path:
+        """Where the ranks start."""
+        return self.source / self.job.subdirectory
+
+    @property
+    def outputs(self) -> Path:
+        """What the ranks leave here becomes artifacts."""
+        return self.workdir / "outputs"
 
     def rank_log(self, rank: int) -> Path:
         """The combined standard output and error of one rank."""

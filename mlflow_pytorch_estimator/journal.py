@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlflow_pytorch_estimator.status import Phase
 
@@ -27,7 +26,8 @@ def append(path: Path, phase: Phase, message: str = "") -> None:
     line = json.dumps({"phase": phase.value, "time": round(time.time(), 3), "message": message})
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, line.encode() + b"\n")
+        # A line of its own even if the last writer's was cut short by a full disk.
+        os.write(fd, b"\n" + line.encode() + b"\n")
     finally:
         os.close(fd)
 
@@ -39,11 +39,15 @@ def read(path: Path) -> list[Event]:
     except FileNotFoundError:
         return []
     complete = text[: text.rfind("\n") + 1]
-    return [_event(json.loads(line)) for line in complete.splitlines()]
+    return [event for line in complete.splitlines() if (event := _event(line)) is not None]
 
 
-def _event(raw: dict[str, Any]) -> Event:
-    return Event(Phase(raw["phase"]), float(raw["time"]), str(raw["message"]))
+def _event(line: str) -> Event | None:
+    try:
+        raw = json.loads(line)
+        return Event(Phase(raw["phase"]), float(raw["time"]), str(raw["message"]))
+    except (ValueError, TypeError, KeyError):
+        return None  # blank, or cut short
 
 
 def timeline(events: Sequence[Event], now: float) -> list[dict[str, object]]:

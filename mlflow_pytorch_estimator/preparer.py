@@ -59,7 +59,7 @@ class Preparer:
             with self._directory.environment_log.open("a", encoding="utf-8") as log:
                 ready = prepare(
                     spec,
-                    self._directory.source,
+                    self._directory.workdir,
                     jobdir.home() / "envs",
                     log=log,
                     cancelled=self._canceled,

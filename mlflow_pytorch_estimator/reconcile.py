@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from mlflow_pytorch_estimator.errors import UnknownRunError
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.status import Phase
 
@@ -15,6 +16,8 @@ _WHO_DIED = {
 
 def reconcile(directory: JobDir) -> Phase:
     """Deliver a final word that did not arrive, or find one when everybody died. Returns the phase of the job."""
+    if not directory.exists:
+        raise UnknownRunError(f"the job directory {directory.path} has gone")
     if directory.outcome is None and not directory.alive:
         _conclude_dead(directory)
     if directory.outcome is not None and not directory.delivered.exists():

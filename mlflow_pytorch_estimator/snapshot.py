@@ -25,16 +25,20 @@ _SKIPPED = frozenset(
 _SKIPPED_AT_TOP = frozenset({"mlruns", "mlartifacts", "outputs", "mlflow.db", "mlflow.db-shm", "mlflow.db-wal"})
 
 
-def take(project: Path, target: Path) -> None:
-    """Copy the project into ``target``, without version control, caches, virtual environments and old results."""
+def take(project: Path, target: Path, subdirectory: str = "") -> None:
+    """Copy the project into ``target``, without version control, caches, virtual environments and old results.
+
+    ``subdirectory`` is where the project works; old results may lie there as well.
+    """
     top = project.resolve()
+    with_results = {top, (top / subdirectory).resolve()}
     home = jobdir.home().resolve()  # it may lie inside of the project or be it, and this copy in it
     ours = {home, *(home / name for name in ("jobs", "envs", "queue"))}
 
     def skipped(folder: str, names: list[str]) -> set[str]:
         here = Path(folder)
         found = {name for name in names if name in _SKIPPED or _is_no_source(here / name, ours)}
-        return found | (_SKIPPED_AT_TOP & set(names) if here.resolve() == top else set())
+        return found | (_SKIPPED_AT_TOP & set(names) if here.resolve() in with_results else set())
 
     try:
         shutil.copytree(project, target, symlinks=True, ignore=skipped)

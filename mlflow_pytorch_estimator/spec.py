@@ -47,6 +47,8 @@ class JobSpec:
     resources: Resources = Resources()
     scheduler: str = "local"
     scheduler_options: dict[str, Any] = field(default_factory=dict)
+    subdirectory: str = ""
+    """Of the snapshot, where the MLproject file lies and the ranks start."""
     inputs: dict[str, str] = field(default_factory=dict)
     """Placeholder in ``command`` -> URI that is downloaded before the job is queued."""
     storage_dir: str | None = None

@@ -96,7 +96,8 @@ def _describe(request: Request, directory: JobDir) -> tuple[JobSpec, dict[str, s
     environment = read_environment(
         root, project.environment_file, project.environment_kind, request.mlflow_options.get(ENV_MANAGER)
     )
-    snapshot.take(root, directory.source)
+    subdirectory = fetch.locate(request.uri).subdirectory
+    snapshot.take(fetch.top_of(request.uri, root), directory.source, subdirectory)
     storage = request.mlflow_options.get(STORAGE_DIR)
     concealer = Concealer.from_environ()
     job = JobSpec(
@@ -110,11 +111,12 @@ def _describe(request: Request, directory: JobDir) -> tuple[JobSpec, dict[str, s
         resources=request.config.resources,
         scheduler=request.config.scheduler,
         scheduler_options=dict(request.config.scheduler_options),
+        subdirectory=subdirectory,
         inputs=invocation.inputs,
         storage_dir=str(Path(storage).absolute()) if storage else None,
         grace_seconds=request.config.grace_period_seconds,
     )
-    ready = find_ready(environment, directory.source, jobdir.home() / "envs")
+    ready = find_ready(environment, directory.source / subdirectory, jobdir.home() / "envs")
     if ready is not None:
         job = preparer.use_environment(job, directory, ready)
     found = tracking.project_tags(request.uri, request.version, root, request.entry_point)

@@ -44,7 +44,14 @@ def test_every_text_comes_back(tmp_path: Path) -> None:
         journal.append(tmp_path / "j", Phase.RUNNING, text)
     assert [event.message for event in journal.read(tmp_path / "j")] == TEXTS
     assert (tmp_path / "j").stat().st_mode & 0o777 == 0o600
-    assert (tmp_path / "j").read_bytes().count(b"\n") == len(TEXTS)
+
+
+def test_a_line_cut_short_by_a_full_disk_costs_only_itself(tmp_path: Path) -> None:
+    journal.append(tmp_path / "j", Phase.QUEUED, "first")
+    with (tmp_path / "j").open("ab") as handle:
+        handle.write(b'{"phase": "Runn')
+    journal.append(tmp_path / "j", Phase.FINALIZING, "last")
+    assert [event.message for event in journal.read(tmp_path / "j")] == ["first", "last"]
 
 
 def test_a_line_that_is_being_written_is_left_for_later(tmp_path: Path) -> None:

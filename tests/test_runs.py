@@ -369,6 +369,18 @@ def test_secrets_stay_in_the_environment(
     assert seen == []
 
 
+def test_a_project_in_a_subdirectory_reaches_its_siblings(store: MlflowClient, project: Project) -> None:
+    inner = project.path / "inner"
+    inner.mkdir()
+    (project.path / "common.txt").write_text("shared")
+    (inner / "outputs").mkdir()
+    (inner / "outputs/old").touch()
+    Project(inner).entry("main", "cat ../common.txt; touch outputs/new")
+    done = finish(submit(f"{project.path}#inner"))
+    assert done.log == "shared"
+    assert {name for name in done.files() if name.startswith("outputs")} == {"outputs/new"}
+
+
 def test_of_run_refuses_unknown_runs(home: Path) -> None:
     answer = companion("status", "nope")
     assert answer.returncode == 1
