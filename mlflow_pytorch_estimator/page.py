@@ -18,7 +18,7 @@ def describe(job: JobSpec, directory: JobDir, phase: Phase, outcome: Outcome | N
     events = directory.events()
     parts = []
     if outcome is not None and outcome.phase is not Phase.COMPLETED:
-        parts.append(_failure(outcome))
+        parts.append(_failure(outcome, directory))
     parts.append(_summary(job, directory, phase, events))
     parts.append(_parameters(job))
     parts.append(_phases(events))
@@ -26,11 +26,12 @@ def describe(job: JobSpec, directory: JobDir, phase: Phase, outcome: Outcome | N
     return "\n\n".join(part for part in parts if part)
 
 
-def _failure(outcome: Outcome) -> str:
+def _failure(outcome: Outcome, directory: JobDir) -> str:
     details = outcome.failure or {}
     text = f"**{outcome.phase}**: {cell(outcome.reason)}"
     evidence = details.get("traceback") or "\n".join(details.get("last_lines", []))
-    return f"{text}\n\n{fenced(folded(evidence[-_MAX_TRACEBACK:]))}" if evidence else text
+    short = evidence.replace(f"{directory.source}/", "")[-_MAX_TRACEBACK:]  # as the files are called in the project
+    return f"{text}\n\n{fenced(folded(short))}" if evidence else text
 
 
 def _summary(job: JobSpec, directory: JobDir, phase: Phase, events: list[journal.Event]) -> str:

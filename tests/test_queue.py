@@ -174,6 +174,7 @@ def test_leaving_twice_is_fine(tmp_path: Path) -> None:
     queue.leave(ticket.path)
     queue.leave(ticket.path)
     ticket.lock.close()
+    assert list((tmp_path / "tickets").iterdir()) == []
 
 
 def test_what_a_killed_writer_left_on_its_ticket_does_not_matter(tmp_path: Path) -> None:

@@ -255,6 +255,24 @@ def test_killed_while_preparing(store: MlflowClient, project: Project) -> None:
     assert "prepared the environment was killed" in store.get_run(running.run_id).data.tags["gpu_cluster.failure"]
 
 
+def test_a_full_disk_while_preparing_is_the_reason(store: MlflowClient, project: Project, home: Path) -> None:
+    cache = home / "envs"
+    cache.mkdir(parents=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", cache], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"cannot mount a small file system: {mounted.stderr.decode()}")
+    try:
+        (project.entry("main", "echo hi").path / "requirements.txt").write_text("six\n")
+        done = finish(submit(project, env_manager=None))
+        assert done.run.info.status == "FAILED"
+        assert "no space left on device" in done.tags["gpu_cluster.failure"].lower()
+        assert not done.directory.alive
+    finally:
+        subprocess.run(["umount", cache], check=True)
+
+
 def test_two_jobs_for_one_machine_run_one_after_the_other(store: MlflowClient, project: Project) -> None:
     project.entry("main", "date +%s.%N; sleep 1; date +%s.%N")
     first, second = submit(project), submit(project)
