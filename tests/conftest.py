@@ -72,6 +72,9 @@ def store(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.chdir(tmp_path)
     client = MlflowClient()
     client.search_experiments()
+    # Another test may have left its own active experiment in this process; the variable would reach `mlflow run`.
+    mlflow.set_experiment(experiment_id="0")
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
     yield client
     mlflow.set_tracking_uri(before[0])
     mlflow.set_registry_uri(before[1])
