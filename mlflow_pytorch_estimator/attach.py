@@ -25,8 +25,9 @@ class Terminal:
 
     def say(self, message: str, phase: Phase | None = None) -> None:
         """One line of ours."""
-        head = click.style(f"{phase.value:<11}", bold=True) if phase else ""
-        click.echo(f"gpu-cluster: {head}{message}".rstrip(), err=True)
+        name = phase.value if phase else ""
+        head = click.style(f"{name:<11}" if message else name, bold=True) if phase else ""
+        click.echo(f"gpu-cluster: {head}{message}", err=True)
 
     def commands(self, run_id: str) -> None:
         """How to follow and cancel a job."""
