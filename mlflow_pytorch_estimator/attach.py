@@ -27,7 +27,7 @@ class Terminal:
         """One line of ours."""
         name = phase.value if phase else ""
         head = click.style(f"{name:<11}" if message else name, bold=True) if phase else ""
-        click.echo(f"gpu-cluster: {head}{message}", err=True)
+        click.echo(f"gpu-cluster: {head}{message}".rstrip(), err=True)
 
     def commands(self, run_id: str) -> None:
         """How to follow and cancel a job."""
