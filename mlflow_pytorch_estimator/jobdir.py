@@ -17,7 +17,8 @@ import os
 import secrets
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,9 @@ class JobDir:
     @property
     def job(self) -> JobSpec:
         """The description of the job."""
-        return JobSpec.from_json(self._job.read_text(encoding="utf-8", errors="surrogateescape"))
+        job = JobSpec.from_json(self._job.read_text(encoding="utf-8", errors="surrogateescape"))
+        # A submitter that was killed has not written the run's id yet, but the directory has its name.
+        return job if job.run_id else replace(job, run_id=self.path.name)
 
     def write_job(self, job: JobSpec) -> None:
         """Store the description of the job."""
@@ -188,8 +191,11 @@ def _dump(value: dict[str, Any]) -> str:
     return json.dumps({**value, "phase": str(value["phase"])}, indent=2) + "\n"
 
 
-def sweep(now: float | None = None) -> None:
-    """Remove what killed submitters left half-made, and delivered jobs older than ``KEEP_DAYS``."""
+def sweep(now: float | None = None, *, bury: Callable[[JobDir], bool] = lambda directory: True) -> None:
+    """Remove what killed submitters left half-made, and delivered jobs older than ``KEEP_DAYS``.
+
+    ``bury`` is asked about a half-made job that may have a run already; after a False it is left for later.
+    """
     jobs = home() / "jobs"
     oldest = (now or time.time()) - KEEP_DAYS * 86_400
     for path in jobs.iterdir() if jobs.is_dir() else ():
@@ -197,6 +203,7 @@ def sweep(now: float | None = None) -> None:
         try:
             if path.name.startswith(_STAGING_PREFIX):
                 stale = path.stat().st_mtime < time.time() - 5 and not directory.alive
+                stale = stale and (not directory.exists or bury(directory))
             else:
                 stale = directory.delivered.stat().st_mtime < oldest
         except (FileNotFoundError, NotADirectoryError):

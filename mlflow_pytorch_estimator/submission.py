@@ -60,11 +60,12 @@ def submit(request: Request) -> GpuClusterSubmittedRun:
 
 
 def _submit(request: Request, scheduler: Scheduler) -> GpuClusterSubmittedRun:
-    jobdir.sweep()
+    jobdir.sweep(bury=tracking.end_orphan)
     directory, lock = _stage()
     try:
         job, project_tags = _describe(request, directory)
         scheduler.check(job)
+        directory.write_job(job)  # from here on a killed submitter leaves a trace that leads to its run
         run = tracking.create_run(request.experiment_id, request.run_name, project_tags)
     except BaseException:
         directory.remove()
@@ -127,6 +128,7 @@ def _describe(request: Request, directory: JobDir) -> tuple[JobSpec, dict[str, s
         "mlflow.project.env": environment.manager,
         tags.STATUS: phase.value,
         tags.SCHEDULER: request.config.scheduler,
+        tags.SUBMISSION: directory.path.name,
     }
 
 

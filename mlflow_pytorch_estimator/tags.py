@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 STATUS = "gpu_cluster.status"
 SCHEDULER = "gpu_cluster.scheduler"
 JOB_ID = "gpu_cluster.job_id"
-JOB_DIR = "gpu_cluster.job_dir"
+SUBMISSION = "gpu_cluster.submission"
 EXIT_CODE = "gpu_cluster.exit_code"
 FAILURE = "gpu_cluster.failure"
 UNDELIVERED = "gpu_cluster.undelivered"

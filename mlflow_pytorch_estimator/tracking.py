@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import mlflow
 from mlflow.entities import RunStatus, SourceType
+from mlflow.exceptions import MlflowException
 from mlflow.projects.utils import _is_valid_branch_name
 from mlflow.tracking import MlflowClient
 from mlflow.tracking._tracking_service.utils import _get_git_url_if_present
@@ -17,8 +18,10 @@ from mlflow.tracking.context.default_context import _get_user
 from mlflow.utils import mlflow_tags
 from mlflow.utils.git_utils import get_git_commit, get_git_repo_url
 
-from mlflow_pytorch_estimator import fetch
+from mlflow_pytorch_estimator import fetch, tags
+from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.secretvalues import without_password
+from mlflow_pytorch_estimator.status import Phase
 
 BACKEND_NAME = "gpu-cluster"
 
@@ -49,14 +52,28 @@ def project_tags(uri: str, version: str | None, directory: Path, entry_point: st
     return {key: value for key, value in found.items() if value is not None}
 
 
-def create_run(experiment_id: str, name: str | None, tags: Mapping[str, str]) -> Any:
+def create_run(experiment_id: str, name: str | None, run_tags: Mapping[str, str]) -> Any:
     """A new run; MLflow makes it RUNNING, see ``mark_scheduled``."""
-    return MlflowClient().create_run(experiment_id, tags=dict(tags), run_name=name)
+    return MlflowClient().create_run(experiment_id, tags=dict(run_tags), run_name=name)
 
 
 def mark_scheduled(run_id: str) -> None:
     """Say that the run waits."""
     MlflowClient().update_run(run_id, status=RunStatus.to_string(RunStatus.SCHEDULED))
+
+
+def end_orphan(directory: JobDir) -> bool:
+    """Fail the run of a submitter that was killed just after creating it; False if the store does not answer."""
+    client = MlflowClient()
+    try:
+        wanted = f"tags.`{tags.SUBMISSION}` = '{directory.path.name}'"
+        for run in client.search_runs([directory.job.experiment_id], wanted):
+            client.set_tag(run.info.run_id, tags.STATUS, Phase.FAILED.value)
+            client.set_tag(run.info.run_id, tags.FAILURE, "the process that submitted the job was killed")
+            client.set_terminated(run.info.run_id, Phase.FAILED.mlflow_status)
+    except MlflowException:
+        return False
+    return True
 
 
 def environment(tracking_uri: str) -> dict[str, str]:

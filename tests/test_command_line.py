@@ -135,6 +135,37 @@ def test_killed_submitters_leave_no_run_behind(store: MlflowClient, project: Pro
         assert store.get_run(run.info.run_id).info.status in {"FINISHED", "FAILED"}
 
 
+DIES = """
+import os, signal, sys
+import mlflow
+from mlflow_pytorch_estimator import preparer
+from mlflow_pytorch_estimator.jobdir import JobDir
+owner, name = {"settle": (JobDir, "settle"), "hand_over": (preparer, "hand_over")}[sys.argv[1]]
+setattr(owner, name, lambda *arguments: os.kill(os.getpid(), signal.SIGKILL))
+mlflow.projects.run(sys.argv[2], backend="gpu-cluster", env_manager="local", synchronous=False)
+"""
+
+
+@pytest.mark.parametrize("place", ["settle", "hand_over"])
+def test_a_submitter_killed_after_creating_the_run(
+    store: MlflowClient, project: Project, home: Path, place: str
+) -> None:
+    project.entry("main", "echo hi")
+    died = subprocess.run([sys.executable, "-c", DIES, place, str(project.path)], check=False, capture_output=True)
+    assert died.returncode == -signal.SIGKILL
+    orphan = only_run(store).info.run_id
+    if place == "settle":
+        staged = next((home / "jobs").iterdir())
+        os.utime(staged, (0, 0))  # old enough not to be taken for one that is being made
+        assert run_to_end(str(project.path), *LOCAL).returncode == 0
+        assert not staged.exists()
+    else:
+        assert companion("status", orphan).stdout.startswith("Failed: ")
+    run = store.get_run(orphan)
+    assert run.info.status == "FAILED"
+    assert "killed" in run.data.tags["gpu_cluster.failure"]
+
+
 BAD: dict[str, tuple[list[str], str]] = {
     "typo": (
         ["-c", '{"gpu_per_node": 1}'],
