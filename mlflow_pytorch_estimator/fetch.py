@@ -35,7 +35,6 @@ _GIT_PLACES = frozenset(
 class Location:
     """A project URI taken apart."""
 
-    uri: str
     base: str
     subdirectory: str
 
@@ -63,7 +62,7 @@ def locate(uri: str) -> Location:
     base, _, subdirectory = uri.partition("#")
     if ".." in Path(subdirectory).parts or Path(subdirectory).is_absolute():
         raise ProjectError(f"the subdirectory in {without_password(uri)!r} leads out of the project")
-    return Location(uri, base, subdirectory)
+    return Location(base, subdirectory)
 
 
 def fetch(uri: str, version: str | None, scratch: Path) -> Path:

@@ -81,7 +81,6 @@ class RunMirror:
 
     def _deliver(self, outcome: Outcome) -> None:
         run_id = self._job.run_id
-        self._metrics.finish()
         problems = uploads.upload_results(self._client, self._directory, self._job, outcome, self._concealer)
         known = self._client.get_run(run_id).data.params
         # The script's own logging wins: MLflow refuses a second value, so ours may only come after it.

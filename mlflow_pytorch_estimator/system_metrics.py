@@ -30,7 +30,3 @@ class NodeMetrics:
             self._monitor.collect_metrics()
             self._monitor.publish_metrics(self._monitor.aggregate_metrics())
             self._monitor.mlflow_logger.flush()
-
-    def finish(self) -> None:
-        """Forget the counters; everything that was sampled has been logged."""
-        self._monitor = None
