@@ -17,7 +17,9 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,9 +34,23 @@ _STAGING_PREFIX = ".new-"
 KEEP_DAYS = 30
 
 
+_chosen_home: ContextVar[Path | None] = ContextVar("home", default=None)
+
+
 def home() -> Path:
     """Where jobs, the local queue and environments live: ``$GPU_CLUSTER_HOME`` or ``~/.gpu-cluster``."""
-    return Path(os.environ.get(HOME_VARIABLE) or Path.home() / ".gpu-cluster").absolute()
+    chosen = _chosen_home.get()
+    return chosen or Path(os.environ.get(HOME_VARIABLE) or Path.home() / ".gpu-cluster").absolute()
+
+
+@contextmanager
+def at_home(path: Path) -> Iterator[None]:
+    """Another home for what is done inside, in this thread."""
+    token = _chosen_home.set(path.absolute())
+    try:
+        yield
+    finally:
+        _chosen_home.reset(token)
 
 
 @dataclass(frozen=True)

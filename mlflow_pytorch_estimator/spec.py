@@ -19,6 +19,21 @@ class Resources:
     """Cores; None means the whole node, or the share that goes with the GPUs asked for."""
     gpus_per_node: int | None = None
     """GPUs; None means all that a node has, 0 a job that uses none."""
+    memory_gb_per_node: float | None = None
+    """Main memory in GiB; None means that none is set aside."""
+    low_priority: bool = False
+    """Let the other jobs go first."""
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """How the ranks of a job start; one process unless it says otherwise."""
+
+    kind: str = "single"
+    """``single``, ``horovod`` or ``torch``."""
+    processes_per_node: int = 1
+    backend: str | None = None
+    """Of torch.distributed: ``nccl`` or ``gloo``."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +60,9 @@ class JobSpec:
     """As the user gave them; what MLflow shows."""
     interpreter: InterpreterSpec
     resources: Resources = Resources()
+    distribution: Distribution = Distribution()
+    compute: str | None = None
+    """Name of the cluster definition that the job runs on, see ``clusters``."""
     scheduler: str = "local"
     scheduler_options: dict[str, Any] = field(default_factory=dict)
     subdirectory: str = ""
@@ -55,6 +73,17 @@ class JobSpec:
     """Where ``inputs`` are put; None means the job directory."""
     grace_seconds: float = 10.0
     """Between SIGTERM and SIGKILL."""
+    max_seconds: float | None = None
+    """The ranks are ended and the job fails when they have run this long."""
+    environment_variables: tuple[str, ...] = ()
+    """Names of the variables that the user set for the job; the values travel with the processes, never in a file."""
+    snapshot: str | None = None
+    """Digest of the source tree, see ``snapshots``; None when ``source/`` is already there."""
+    notices: tuple[str, ...] = ()
+    """What the user should know about how the job was placed, for the tag ``gpu_cluster.notice``."""
+    tracking_uri: str | None = None
+    """The run's store, without a password; None means MLflow's current one."""
+    registry_uri: str | None = None
 
     def to_json(self) -> str:
         """The text of ``job.json``."""
@@ -66,6 +95,9 @@ class JobSpec:
         raw = json.loads(text)
         raw["interpreter"] = InterpreterSpec(**_known(InterpreterSpec, raw["interpreter"]))
         raw["resources"] = Resources(**_known(Resources, raw["resources"]))
+        raw["distribution"] = Distribution(**_known(Distribution, raw.get("distribution", {})))
+        for name in ("environment_variables", "notices"):
+            raw[name] = tuple(raw.get(name, ()))
         return cls(**_known(cls, raw))
 
 

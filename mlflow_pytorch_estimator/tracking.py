@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,6 +25,27 @@ from mlflow_pytorch_estimator.secretvalues import without_password
 from mlflow_pytorch_estimator.status import Phase
 
 BACKEND_NAME = "gpu-cluster"
+
+
+@dataclass(frozen=True)
+class Stores:
+    """A tracking store and a model registry, whatever MLflow's current ones are."""
+
+    tracking_uri: str
+    registry_uri: str
+
+    @classmethod
+    def current(cls) -> Stores:
+        """MLflow's current ones, so that they mean the same in every working directory."""
+        return cls(absolute(mlflow.get_tracking_uri()), absolute(mlflow.get_registry_uri()))
+
+    def client(self) -> MlflowClient:
+        """A client for both."""
+        return MlflowClient(self.tracking_uri, self.registry_uri)
+
+    def environment(self) -> dict[str, str]:
+        """Variables with which another process, in another directory, reaches the same stores."""
+        return {"MLFLOW_TRACKING_URI": absolute(self.tracking_uri), "MLFLOW_REGISTRY_URI": absolute(self.registry_uri)}
 
 
 def project_tags(uri: str, version: str | None, directory: Path, entry_point: str) -> dict[str, str]:

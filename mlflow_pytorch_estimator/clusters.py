@@ -1,0 +1,84 @@
+"""Cluster definitions: named places for jobs, kept as ``compute/NAME.json`` under the home directory.
+
+A definition is a wish (nodes of this size, so many of them, from that scheduler). What a scheduler makes of it, and in
+which state its nodes are, is the scheduler's to say.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from mlflow_pytorch_estimator import jobdir
+from mlflow_pytorch_estimator.files import read_json, write_atomic
+
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,62}[A-Za-z0-9]")
+"""What a cluster may be called."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A named cluster definition. Times are Unix seconds, memory is in GiB."""
+
+    name: str
+    scheduler: str = "local"
+    scheduler_options: dict[str, Any] = field(default_factory=dict)
+    vm_size: str | None = None
+    cpus_per_node: int | None = None
+    memory_gb_per_node: float | None = None
+    gpus_per_node: int | None = None
+    min_nodes: int = 0
+    max_nodes: int = 1
+    idle_seconds: float = 1800.0
+    low_priority: bool = False
+    attached: bool = False
+    """It existed before and is only known here: ``detach`` forgets it, ``delete`` is refused."""
+    description: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    created: float = field(default_factory=time.time)
+    modified: float = field(default_factory=time.time)
+
+
+def store(cluster: Cluster) -> None:
+    """Keep a definition; one of the same name is replaced."""
+    path = _path(cluster.name)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_atomic(path, json.dumps(asdict(cluster), indent=2) + "\n")
+
+
+def find(name: str) -> Cluster | None:
+    """The definition of that name."""
+    raw = read_json(_path(name)) if NAME.fullmatch(name) else None
+    if raw is None:
+        return None
+    known = {item.name for item in fields(Cluster)}
+    return Cluster(**{key: value for key, value in raw.items() if key in known})
+
+
+def remove(name: str) -> bool:
+    """Forget a definition; False if there was none."""
+    if find(name) is None:
+        return False
+    _path(name).unlink(missing_ok=True)
+    return True
+
+
+def every() -> Iterator[Cluster]:
+    """All definitions, by name."""
+    for path in sorted(_folder().glob("*.json")):
+        cluster = find(path.stem)
+        if cluster is not None:
+            yield cluster
+
+
+def _folder() -> Path:
+    return jobdir.home() / "compute"
+
+
+def _path(name: str) -> Path:
+    return _folder() / f"{name}.json"
