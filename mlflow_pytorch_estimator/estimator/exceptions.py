@@ -1,14 +1,14 @@
 """The estimator's errors, under the names that scripts written for the original catch.
 
-    GpuClusterError
-    ├── UserErrorException               an argument that cannot be right; raised before anything is created
-    │   ├── TrainingException            ... in the description of a training job
-    │   ├── WorkspaceException           a workspace that is not there, or exists already
-    │   ├── ComputeTargetException       a compute target that is not there, cannot be had, or did not come in time
-    │   └── ModelPathNotFoundException   a path that the run has no files under
-    ├── ModelNotFoundException           no such model, or no such version of it
-    ├── RunEnvironmentException          ``Run.get_context(allow_offline=False)`` outside of a run
-    └── ExperimentExecutionException     a run that ended Failed or Canceled; ``run_id`` names it
+GpuClusterError
+├── UserErrorException               an argument that cannot be right; raised before anything is created
+│   ├── TrainingException            ... in the description of a training job
+│   ├── WorkspaceException           a workspace that is not there, or exists already
+│   ├── ComputeTargetException       a compute target that is not there, cannot be had, or did not come in time
+│   └── ModelPathNotFoundException   a path that the run has no files under
+├── ModelNotFoundException           no such model, or no such version of it
+├── RunEnvironmentException          ``Run.get_context(allow_offline=False)`` outside of a run
+└── ExperimentExecutionException     a run that ended Failed or Canceled; ``run_id`` names it
 """
 
 from __future__ import annotations
