@@ -32,6 +32,7 @@ class Agent:
         self.reporter = Reporter(directory)
         self._inherited = [lock.fd for lock in held]
         self._asked_to_end = False
+        self._out_of_time = False
         keeper.become_subreaper()
         processes.record(directory.agent)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -56,12 +57,14 @@ class Agent:
             for command in single.launch(job, place)
         ]
         self.reporter.start()
-        guilty = self._watch(started)
+        guilty = self._watch(started, job.max_seconds)
         completed = all(rank.exit_code == 0 for rank in started)  # a canceled rank may exit with 0 later
         ranks.end(started, job.grace_seconds)
         self.directory.enter(Phase.FINALIZING)
         if guilty is not None:
             self._conclude_failed(place, guilty)
+        elif self._out_of_time:
+            self.directory.conclude(Phase.FAILED, f"ran longer than max_run_duration_seconds ({job.max_seconds:g} s)")
         elif completed:
             self.directory.conclude(Phase.COMPLETED, "", 0)
         else:
@@ -83,13 +86,17 @@ class Agent:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._asked_to_end = True
 
-    def _watch(self, started: Sequence[ranks.Rank]) -> ranks.Rank | None:
-        """The first rank that failed, or None when all have succeeded or the job was canceled."""
+    def _watch(self, started: Sequence[ranks.Rank], limit: float | None) -> ranks.Rank | None:
+        """The first rank that failed, or None when all have succeeded, the job was canceled or its time is over."""
+        deadline = time.monotonic() + limit if limit else float("inf")
         while not self.canceled:
             codes = [rank.exit_code for rank in started]
             failed = [rank for rank, code in zip(started, codes, strict=True) if code]
             if failed or all(code == 0 for code in codes):
                 return failed[0] if failed else None
+            if time.monotonic() > deadline:
+                self._out_of_time = True
+                return None
             time.sleep(_POLL_SECONDS)
         return None
 

@@ -10,13 +10,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
+import mlflow
 from mlflow.projects.backend.abstract_backend import AbstractBackend
 
 from mlflow_pytorch_estimator import submission
 from mlflow_pytorch_estimator.attach import Terminal
 from mlflow_pytorch_estimator.border import as_execution_exception
 from mlflow_pytorch_estimator.config import SYNCHRONOUS, BackendConfig, read_config
+from mlflow_pytorch_estimator.project_source import ProjectSource
 from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
+from mlflow_pytorch_estimator.tracking import Stores
 
 
 class GpuClusterBackend(AbstractBackend):
@@ -36,20 +39,17 @@ class GpuClusterBackend(AbstractBackend):
         command_line = _mlflow_run_options()
         with as_execution_exception():
             config = read_config(backend_config)
+            options = backend_config if isinstance(backend_config, Mapping) else {}
             request = submission.Request(
-                uri=project_uri,
-                version=version,
-                entry_point=entry_point,
-                parameters=params or {},
-                run_name=(command_line or {}).get("run_name"),
+                source=ProjectSource(project_uri, entry_point, params or {}, version, options),
                 experiment_id=str(experiment_id),
-                tracking_uri=tracking_uri,
+                stores=Stores(tracking_uri, mlflow.get_registry_uri()),
+                run_name=(command_line or {}).get("run_name"),
                 config=config,
-                mlflow_options=backend_config if isinstance(backend_config, Mapping) else {},
             )
             submitted = submission.submit(request)
             _announce(submitted, config, attached=command_line is not None)
-            synchronous = bool(request.mlflow_options.get(SYNCHRONOUS))
+            synchronous = bool(options.get(SYNCHRONOUS))
             if synchronous and not config.detach:
                 return submitted.raising()
             if command_line is not None and not config.detach:

@@ -10,11 +10,13 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from mlflow_pytorch_estimator import jobdir
+from mlflow_pytorch_estimator import jobdir, locks
+from mlflow_pytorch_estimator.errors import ConfigError
 from mlflow_pytorch_estimator.files import read_json, write_atomic
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,62}[A-Za-z0-9]")
@@ -44,6 +46,26 @@ class Cluster:
     modified: float = field(default_factory=time.time)
 
 
+def create(cluster: Cluster) -> Cluster:
+    """Keep a new definition; if the name is taken, what stands there is returned unchanged."""
+    with _locked():
+        found = find(cluster.name)
+        if found is None:
+            store(cluster)
+        return found or cluster
+
+
+def change(name: str, **settings: Any) -> Cluster | None:
+    """Replace settings of a stored definition, all of them or none; None if there is no such cluster."""
+    with _locked():
+        found = find(name)
+        if found is None:
+            return None
+        changed = replace(found, **settings, modified=time.time())
+        store(changed)
+        return changed
+
+
 def store(cluster: Cluster) -> None:
     """Keep a definition; one of the same name is replaced."""
     path = _path(cluster.name)
@@ -53,19 +75,25 @@ def store(cluster: Cluster) -> None:
 
 def find(name: str) -> Cluster | None:
     """The definition of that name."""
-    raw = read_json(_path(name)) if NAME.fullmatch(name) else None
-    if raw is None:
+    if not NAME.fullmatch(name):
         return None
     known = {item.name for item in fields(Cluster)}
-    return Cluster(**{key: value for key, value in raw.items() if key in known})
+    try:
+        raw = read_json(_path(name))
+        if raw is None:
+            return None
+        return Cluster(**{**{key: value for key, value in raw.items() if key in known}, "name": name})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{_path(name)} is no cluster definition ({error}); correct or remove it") from error
 
 
 def remove(name: str) -> bool:
     """Forget a definition; False if there was none."""
-    if find(name) is None:
-        return False
-    _path(name).unlink(missing_ok=True)
-    return True
+    with _locked():
+        if not NAME.fullmatch(name) or not _path(name).exists():
+            return False
+        _path(name).unlink()
+        return True
 
 
 def every() -> Iterator[Cluster]:
@@ -76,9 +104,30 @@ def every() -> Iterator[Cluster]:
             yield cluster
 
 
+def active_runs(name: str) -> list[str]:
+    """Ids of the runs whose jobs are being prepared, wait or run on a cluster, oldest first."""
+    found = []
+    for path in (jobdir.home() / "jobs").glob("[!.]*"):
+        directory = jobdir.JobDir(path)
+        # Cheapest question first: most jobs were delivered long ago.
+        if directory.delivered.exists() or not directory.exists or directory.job.compute != name:
+            continue
+        if directory.alive and directory.outcome is None:
+            events = directory.events()
+            found.append((events[0].time if events else 0.0, path.name))
+    return [run_id for _, run_id in sorted(found)]
+
+
 def _folder() -> Path:
     return jobdir.home() / "compute"
 
 
 def _path(name: str) -> Path:
     return _folder() / f"{name}.json"
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    _folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    with locks.holding(_folder() / "lock"):
+        yield

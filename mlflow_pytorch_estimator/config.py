@@ -31,12 +31,20 @@ class BackendConfig:
     """Where the job runs."""
     scheduler_options: dict[str, Any] = field(default_factory=dict)
     """Options of that scheduler; ``local`` has none."""
+    compute: str | None = None
+    """Name of a cluster definition (``AmlCompute``); it brings scheduler and sizes."""
     node_count: int = 1
     """Nodes of the job."""
     cpus_per_node: int | None = None
     """Cores; by default the whole node, or the share that goes with ``gpus_per_node``."""
     gpus_per_node: int | None = None
     """GPUs; by default all of the node, 0 for a job that uses none."""
+    memory_gb_per_node: float | None = None
+    """Main memory in GiB that is set aside; by default none."""
+    max_run_duration_seconds: float | None = None
+    """The job fails when its ranks have run this long."""
+    low_priority: bool = False
+    """Let other jobs go first."""
     detach: bool = False
     """Return at once instead of streaming the job's output."""
     grace_period_seconds: float = 10.0
@@ -45,7 +53,9 @@ class BackendConfig:
     @property
     def resources(self) -> Resources:
         """The part that the scheduler places."""
-        return Resources(self.node_count, self.cpus_per_node, self.gpus_per_node)
+        return Resources(
+            self.node_count, self.cpus_per_node, self.gpus_per_node, self.memory_gb_per_node, self.low_priority
+        )
 
 
 def read_config(raw: object) -> BackendConfig:
@@ -60,6 +70,8 @@ def read_config(raw: object) -> BackendConfig:
     _refuse_unknown(own)
     for name, value in own.items():
         _CHECKS[name](name, value)
+    if own.get("compute") and {"scheduler", "scheduler_options"} & set(own):
+        raise ConfigError("compute brings its own scheduler: leave out scheduler and scheduler_options")
     config = BackendConfig(**own)
     if config.node_count > 1:
         raise ConfigError("node_count: this version runs a job on one node; use 1")
@@ -106,6 +118,11 @@ def _scheduler(name: str, value: object) -> None:
         raise ConfigError(f"{name} is {value!r}; it must be one of: {', '.join(sorted(SCHEDULERS))}")
 
 
+def _text_or_none(name: str, value: object) -> None:
+    if value is not None and (not isinstance(value, str) or not value):
+        raise ConfigError(f"{name} is {value!r}; it must be a name")
+
+
 def _mapping(name: str, value: object) -> None:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{name} is {value!r}; it must be a JSON object")
@@ -135,18 +152,31 @@ def _whole(name: str, value: object, least: int) -> None:
         raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least {least}")
 
 
-def _seconds(name: str, value: object) -> None:
+def _amount_or_none(name: str, value: object) -> None:
+    if value is not None and (not _is_number(value) or float(str(value)) == 0):
+        raise ConfigError(f"{name} is {value!r}; it must be a number above 0")
+
+
+def _is_number(value: object) -> bool:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not math.isfinite(float(str(value))) or float(str(value)) < 0:
+    return number and math.isfinite(float(str(value))) and float(str(value)) >= 0
+
+
+def _seconds(name: str, value: object) -> None:
+    if not _is_number(value):
         raise ConfigError(f"{name} is {value!r}; it must be a number of seconds, 0 or more")
 
 
 _CHECKS = {
     "scheduler": _scheduler,
     "scheduler_options": _mapping,
+    "compute": _text_or_none,
     "node_count": _positive,
     "cpus_per_node": _positive_or_none,
     "gpus_per_node": _count_or_none,
+    "memory_gb_per_node": _amount_or_none,
+    "max_run_duration_seconds": _amount_or_none,
+    "low_priority": _flag,
     "detach": _flag,
     "grace_period_seconds": _seconds,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,19 @@ from mlflow_pytorch_estimator.spec import JobSpec
 
 # They belong to the interpreter that submitted, not to the one that the ranks run under.
 _FOREIGN = ("PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "UV_PROJECT_ENVIRONMENT")
+
+CARRIED_VARIABLE = "GPU_CLUSTER_JOB_ENVIRONMENT"
+INPUT_PREFIX = "GPU_CLUSTER_INPUT_"
+
+
+def carried(variables: Mapping[str, str]) -> dict[str, str]:
+    """The user's variables as one that agent and preparer pass on: a PATH for the ranks must not become theirs."""
+    return {CARRIED_VARIABLE: json.dumps(dict(variables))}
+
+
+def input_variable(name: str) -> str:
+    """The variable that holds the path of a named input."""
+    return INPUT_PREFIX + "".join(char if char.isalnum() else "_" for char in name).upper()
 
 
 def rank_environment(environ: Mapping[str, str], job: JobSpec, directory: JobDir) -> dict[str, str]:
@@ -27,6 +41,8 @@ def rank_environment(environ: Mapping[str, str], job: JobSpec, directory: JobDir
     if directory.library.is_dir():
         result["PYTHONPATH"] = ":".join(filter(None, [str(directory.library), result.get("PYTHONPATH")]))
     result.setdefault("PYTHONUNBUFFERED", "1")  # a log that is written in blocks is not live
+    result.update({input_variable(name): path for name, path in job.input_paths.items()})
+    result.update(json.loads(result.pop(CARRIED_VARIABLE, "{}")))
     result["MLFLOW_RUN_ID"] = job.run_id
     result["MLFLOW_EXPERIMENT_ID"] = job.experiment_id
     return result

@@ -8,24 +8,32 @@ from contextlib import contextmanager
 
 from mlflow.entities import Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
 
 from mlflow_pytorch_estimator import locks, page, tags, uploads
 from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
 from mlflow_pytorch_estimator.secretvalues import Concealer
 from mlflow_pytorch_estimator.status import Phase
 from mlflow_pytorch_estimator.system_metrics import NodeMetrics
+from mlflow_pytorch_estimator.tracking import stores_of
 
 _STATUS_CHECK_SECONDS = 10.0
+_LONGEST_PARAMETER = 6000
+_LONGEST_TAG = 8000
+
+
+def _storable(text: str, longest: int) -> str:
+    """Text that every store takes: no bytes that are not UTF-8, not too long."""
+    text = text.encode("utf-8", errors="backslashreplace").decode()
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 class RunMirror:
-    """Writes one run from one job directory. The tracking URI is MLflow's current one."""
+    """Writes one run from one job directory."""
 
     def __init__(self, directory: JobDir) -> None:
         self._directory = directory
         self._job = directory.job
-        self._client = MlflowClient()
+        self._client = stores_of(self._job).client()
         self._concealer = Concealer.from_environ()
         self._metrics = NodeMetrics(self._job.run_id)
         self._logs = uploads.LiveLogs(self._client, self._job.run_id)
@@ -76,7 +84,9 @@ class RunMirror:
             **({tags.JOB_ID: self._directory.job_id} if self._directory.job_id else {}),
             **more,
         }
-        run_tags = [RunTag(key, self._concealer.conceal(value)) for key, value in values.items()]
+        run_tags = [
+            RunTag(key, _storable(self._concealer.conceal(value), _LONGEST_TAG)) for key, value in values.items()
+        ]
         self._client.log_batch(self._job.run_id, tags=run_tags)
 
     def _deliver(self, outcome: Outcome) -> None:
@@ -85,7 +95,7 @@ class RunMirror:
         known = self._client.get_run(run_id).data.params
         # The script's own logging wins: MLflow refuses a second value, so ours may only come after it.
         params = [
-            Param(key, self._concealer.conceal(value))
+            Param(key, _storable(self._concealer.conceal(value), _LONGEST_PARAMETER))
             for key, value in self._job.parameters.items()
             if key not in known
         ]

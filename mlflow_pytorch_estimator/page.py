@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from mlflow_pytorch_estimator import journal
+from mlflow_pytorch_estimator import journal, tags
 from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
 from mlflow_pytorch_estimator.spec import JobSpec
 from mlflow_pytorch_estimator.status import Phase
@@ -43,7 +43,9 @@ def _summary(job: JobSpec, directory: JobDir, phase: Phase, events: list[journal
         ("Project", f"{job.project}, entry point `{job.entry_point}`"),
         ("Compute", f"{compute} ({job.scheduler} scheduler)"),
         ("Environment", f"{environment} ({job.interpreter.manager})"),
+        *([("Distribution", tags.of_job(job)[tags.DISTRIBUTION])] if job.distribution.kind != "single" else []),
         ("Job directory", f"`{directory.path}`"),
+        *(("Note", notice) for notice in job.notices),
     ]
     table = ["| | |", "|---|---|", *(f"| {name} | {cell(value)} |" for name, value in rows)]
     return "\n".join(table) + "\n\n**Command**\n\n" + fenced(folded(job.command))

@@ -80,7 +80,8 @@ class Preparer:
             folder = root / placeholder.lower()
             folder.mkdir(parents=True)
             paths[placeholder] = str(Path(download_artifacts(artifact_uri=uri, dst_path=str(folder))).absolute())
-        return dataclasses.replace(job, command=resolve_inputs(job.command, paths), inputs={})
+        named = {name: paths.get(path, path) for name, path in job.input_paths.items()}
+        return dataclasses.replace(job, command=resolve_inputs(job.command, paths), input_paths=named, inputs={})
 
     def _canceled(self) -> bool:
         return self._asked_to_end or self._directory.cancel_requested

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from mlflow.utils.validation import _validate_param_name
 
 from mlflow_pytorch_estimator.errors import ProjectError
 from mlflow_pytorch_estimator.secretvalues import Concealer
+from mlflow_pytorch_estimator.shellsecrets import HiddenSecrets
 
 
 @dataclass(frozen=True)
@@ -109,15 +109,8 @@ def _path_value(name: str, value: str, inputs: dict[str, str]) -> str:
 
 def _compose(entry: Any, values: dict[str, str]) -> str:
     """Let MLflow quote the values; a secret of the environment in them stays there, for the shell to expand."""
-    names: dict[str, str] = {}
-    # Longest first: one secret may begin like another.
-    for secret, name in sorted(Concealer.from_environ().values.items(), key=lambda item: -len(item[0])):
-        if name.isascii() and name.isidentifier():  # what a shell can expand
-            # A stand-in that MLflow quotes if it would quote the secret, so that quotes in the command work as ever.
-            mark = "" if shlex.quote(secret) == secret else "~"
-            token = f"{mark}GPUCLUSTERSECRET{len(names)}X"
-            names[token] = name
-            values = {key: value.replace(secret, token) for key, value in values.items()}
+    secrets = HiddenSecrets(Concealer.from_environ())
+    values = {name: secrets.hide(value) for name, value in values.items()}
     # All types have been checked with the true values.
     plain = EntryPoint(entry.name, dict.fromkeys(entry.parameters, "string"), entry.command)
     try:
@@ -126,32 +119,7 @@ def _compose(entry: Any, values: dict[str, str]) -> str:
         raise ProjectError(
             f"the command of entry point {entry.name!r} has a placeholder that is no parameter: {_one_line(error)}"
         ) from error
-    return _expand(command, names) if names else command
-
-
-_QUOTING = {"": ('"${', '}"'), "'": ("'\"${", "}\"'"), '"': ("${", "}")}
-
-
-def _expand(command: str, names: Mapping[str, str]) -> str:
-    """Put a variable in place of each token, written so that it expands inside of quotes as well."""
-    pattern = re.compile("|".join(map(re.escape, names)) + r"|\\[\\'\"]|['\"]")
-    quote = ""
-
-    def replace(found: re.Match[str]) -> str:
-        nonlocal quote
-        text = found[0]
-        if text in names:
-            before, after = _QUOTING[quote]
-            return f"{before}{names[text]}{after}"
-        if text == quote:
-            quote = ""
-        elif not quote and text in _QUOTING:
-            quote = text
-        elif quote == "'" and text == "\\'":
-            quote = ""  # a backslash means nothing in single quotes
-        return text
-
-    return pattern.sub(replace, command)
+    return secrets.expand(command)
 
 
 def resolve_inputs(command: str, paths: Mapping[str, str]) -> str:

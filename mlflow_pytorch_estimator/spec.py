@@ -68,7 +68,9 @@ class JobSpec:
     subdirectory: str = ""
     """Of the snapshot, where the MLproject file lies and the ranks start."""
     inputs: dict[str, str] = field(default_factory=dict)
-    """Placeholder in ``command`` -> URI that is downloaded before the job is queued."""
+    """Placeholder in ``command`` or ``input_paths`` -> URI that is downloaded before the job is queued."""
+    input_paths: dict[str, str] = field(default_factory=dict)
+    """Name of an input -> its path, for the variable ``GPU_CLUSTER_INPUT_NAME``."""
     storage_dir: str | None = None
     """Where ``inputs`` are put; None means the job directory."""
     grace_seconds: float = 10.0

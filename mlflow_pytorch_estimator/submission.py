@@ -1,4 +1,4 @@
-"""From a request to a queued job: fetch, check, snapshot, create the run, hand over.
+"""From a request to a queued job: describe, check, snapshot, create the run, hand over.
 
 The order is chosen so that nothing is left behind: the job directory is complete under a temporary name before the
 run is created, and a run that exists always has a job or a reason.
@@ -11,24 +11,33 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
 
 from mlflow.exceptions import MlflowException
 
-from mlflow_pytorch_estimator import detached, fetch, jobdir, locks, preparer, snapshot, tags, tracking
-from mlflow_pytorch_estimator.config import ENV_MANAGER, STORAGE_DIR, BackendConfig
-from mlflow_pytorch_estimator.environments import find_ready, read_environment
+from mlflow_pytorch_estimator import (
+    detached,
+    fetch,
+    jobdir,
+    jobenv,
+    locks,
+    placement,
+    preparer,
+    snapshot,
+    tags,
+    tracking,
+)
+from mlflow_pytorch_estimator.config import BackendConfig
+from mlflow_pytorch_estimator.description import Description, Source
+from mlflow_pytorch_estimator.environments import find_ready
 from mlflow_pytorch_estimator.errors import ProjectError, SchedulerError
 from mlflow_pytorch_estimator.jobdir import JobDir
-from mlflow_pytorch_estimator.project import invoke, read_project
 from mlflow_pytorch_estimator.reconcile import reconcile
 from mlflow_pytorch_estimator.schedulers import load_scheduler
 from mlflow_pytorch_estimator.schedulers.base import Scheduler
-from mlflow_pytorch_estimator.secretvalues import Concealer
-from mlflow_pytorch_estimator.spec import InterpreterSpec, JobSpec
+from mlflow_pytorch_estimator.spec import Distribution, InterpreterSpec, JobSpec
 from mlflow_pytorch_estimator.status import Phase
 from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
+from mlflow_pytorch_estimator.tracking import Stores
 
 _NO_RUN = ""
 _logger = logging.getLogger(__name__)
@@ -36,46 +45,53 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Request:
-    """What MLflow passes to a backend, named."""
+    """What is to run, where, and in which experiment of which store."""
 
-    uri: str
-    entry_point: str
-    parameters: Mapping[str, Any]
+    source: Source
     experiment_id: str
-    tracking_uri: str
-    version: str | None = None
+    stores: Stores
     run_name: str | None = None
     config: BackendConfig = field(default_factory=BackendConfig)
-    mlflow_options: Mapping[str, Any] = field(default_factory=dict)
+    distribution: Distribution = field(default_factory=Distribution)
+    environment_variables: Mapping[str, str] = field(default_factory=dict)
+    """For the ranks; only their names are stored."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
 
 
 def submit(request: Request) -> GpuClusterSubmittedRun:
     """Submit a job; raises before a run exists, or ends the run FAILED with the reason."""
-    scheduler = load_scheduler(request.config.scheduler)
+    place = placement.place(request.config)
+    scheduler = load_scheduler(place.scheduler)
     scheduler.anticipate()
     try:
-        return _submit(request, scheduler)
+        return _submit(request, place, scheduler)
     finally:
         scheduler.dismiss()
 
 
-def _submit(request: Request, scheduler: Scheduler) -> GpuClusterSubmittedRun:
+def _submit(request: Request, place: placement.Placement, scheduler: Scheduler) -> GpuClusterSubmittedRun:
     jobdir.sweep(bury=tracking.end_orphan)
     directory, lock = _stage()
     try:
-        job, project_tags = _describe(request, directory)
+        job, run_tags = _prepare(request, place, directory)
         scheduler.check(job)
         directory.write_job(job)  # from here on a killed submitter leaves a trace that leads to its run
-        run = tracking.create_run(request.experiment_id, request.run_name, project_tags)
+        run = tracking.create_run(request.stores, request.experiment_id, request.run_name, run_tags)
     except BaseException:
         directory.remove()
         lock.close()
         raise
     directory = directory.settle(run.info.run_id)
     job = replace(job, run_id=run.info.run_id, experiment_id=run.info.experiment_id)
-    environ = {**os.environ, **tracking.environment(request.tracking_uri)}
-    _start(job, scheduler, directory, lock, environ)
-    return GpuClusterSubmittedRun(run.info.run_id, directory, tracking.run_url(run, request.tracking_uri))
+    environ = {
+        **os.environ,
+        **request.stores.environment(),
+        jobdir.HOME_VARIABLE: str(jobdir.home()),
+        **jobenv.carried(request.environment_variables),
+    }
+    _start(job, request.stores, scheduler, directory, lock, environ)
+    return GpuClusterSubmittedRun(run.info.run_id, directory, tracking.run_url(run, request.stores.tracking_uri))
 
 
 def _stage() -> tuple[JobDir, locks.HeldLock]:
@@ -87,57 +103,67 @@ def _stage() -> tuple[JobDir, locks.HeldLock]:
         ) from error
 
 
-def _describe(request: Request, directory: JobDir) -> tuple[JobSpec, dict[str, str]]:
+def _prepare(request: Request, place: placement.Placement, directory: JobDir) -> tuple[JobSpec, dict[str, str]]:
     """Take the snapshot and describe the job; the run does not exist yet."""
     scratch = directory.path / "fetch"
     scratch.mkdir()
-    root = fetch.fetch(request.uri, request.version, scratch)
-    project = read_project(root)
-    invocation = invoke(project, request.entry_point, request.parameters)
-    environment = read_environment(
-        root, project.environment_file, project.environment_kind, request.mlflow_options.get(ENV_MANAGER)
-    )
-    subdirectory = fetch.locate(request.uri).subdirectory
-    snapshot.take(fetch.top_of(request.uri, root), directory.source, subdirectory)
-    storage = request.mlflow_options.get(STORAGE_DIR)
-    concealer = Concealer.from_environ()
-    job = JobSpec(
-        run_id=_NO_RUN,
-        experiment_id=request.experiment_id,
-        project=project.name,
-        entry_point=request.entry_point,
-        command=invocation.command,
-        parameters={name: concealer.conceal(value) for name, value in invocation.parameters.items()},
-        interpreter=InterpreterSpec(environment.manager, environment.to_json()),
-        resources=request.config.resources,
-        scheduler=request.config.scheduler,
-        scheduler_options=dict(request.config.scheduler_options),
-        subdirectory=subdirectory,
-        inputs=invocation.inputs,
-        storage_dir=str(Path(storage).absolute()) if storage else None,
-        grace_seconds=request.config.grace_period_seconds,
-    )
-    ready = find_ready(environment, directory.source / subdirectory, jobdir.home() / "envs")
+    description = request.source.describe(scratch)
+    snapshot.take(description.top, directory.source, description.subdirectory)
+    fetch.discard(scratch)
+    job = _specify(request, place, description)
+    ready = find_ready(description.environment, directory.source / description.subdirectory, jobdir.home() / "envs")
     if ready is not None:
         job = preparer.use_environment(job, directory, ready)
-    found = tracking.project_tags(request.uri, request.version, root, request.entry_point)
-    fetch.discard(scratch)
     phase = Phase.QUEUED if _is_ready(job) else Phase.PREPARING
     return job, {
-        **found,
-        "mlflow.project.env": environment.manager,
+        **description.tags,
+        "mlflow.project.env": description.environment.manager,
+        **request.tags,
+        **tags.of_job(job),
         tags.STATUS: phase.value,
-        tags.SCHEDULER: request.config.scheduler,
         tags.SUBMISSION: directory.path.name,
     }
+
+
+def _specify(request: Request, place: placement.Placement, description: Description) -> JobSpec:
+    config, environment = request.config, description.environment
+    return JobSpec(
+        run_id=_NO_RUN,
+        experiment_id=request.experiment_id,
+        project=description.name,
+        entry_point=description.entry_point,
+        command=description.command,
+        parameters=description.parameters,
+        interpreter=InterpreterSpec(environment.manager, environment.to_json()),
+        resources=place.resources,
+        distribution=request.distribution,
+        compute=config.compute,
+        scheduler=place.scheduler,
+        scheduler_options=place.scheduler_options,
+        subdirectory=description.subdirectory,
+        inputs=description.inputs,
+        input_paths=description.input_paths,
+        storage_dir=description.storage_dir,
+        grace_seconds=config.grace_period_seconds,
+        max_seconds=config.max_run_duration_seconds,
+        environment_variables=tuple(sorted(request.environment_variables)),
+        notices=(*request.notices, *place.notices),
+        tracking_uri=tracking.without_credentials(request.stores.tracking_uri),
+        registry_uri=tracking.without_credentials(request.stores.registry_uri),
+    )
 
 
 def _is_ready(job: JobSpec) -> bool:
     return job.interpreter.python is not None and not job.inputs
 
 
-def _start(
-    job: JobSpec, scheduler: Scheduler, directory: JobDir, lock: locks.HeldLock, environ: dict[str, str]
+def _start(  # noqa: PLR0913, PLR0917 - all that a job consists of
+    job: JobSpec,
+    stores: Stores,
+    scheduler: Scheduler,
+    directory: JobDir,
+    lock: locks.HeldLock,
+    environ: dict[str, str],
 ) -> None:
     try:
         # The job's own first report waits for this lock, so SCHEDULED never comes after it; the job does not wait.
@@ -149,7 +175,7 @@ def _start(
                 directory.enter(Phase.PREPARING)
                 _spawn_preparer(directory, lock, environ)
             lock.close()
-            _mark_scheduled(job.run_id)
+            _mark_scheduled(stores, job.run_id)
     except BaseException as error:
         reason = str(error) or type(error).__name__
         if lock.fd >= 0:
@@ -157,9 +183,9 @@ def _start(
         raise
 
 
-def _mark_scheduled(run_id: str) -> None:
+def _mark_scheduled(stores: Stores, run_id: str) -> None:
     try:
-        tracking.mark_scheduled(run_id)
+        tracking.mark_scheduled(stores, run_id)
     except MlflowException as error:
         # The job has been handed over and will say itself how it fares.
         _logger.warning("cannot mark run %s as SCHEDULED: %s", run_id, error)

@@ -6,15 +6,33 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mlflow_pytorch_estimator.jobdir import Outcome
+    from mlflow_pytorch_estimator.spec import JobSpec
 
 STATUS = "gpu_cluster.status"
 SCHEDULER = "gpu_cluster.scheduler"
 JOB_ID = "gpu_cluster.job_id"
+COMPUTE = "gpu_cluster.compute"
+DISTRIBUTION = "gpu_cluster.distribution"
+NOTICE = "gpu_cluster.notice"
 SUBMISSION = "gpu_cluster.submission"
 EXIT_CODE = "gpu_cluster.exit_code"
 FAILURE = "gpu_cluster.failure"
 UNDELIVERED = "gpu_cluster.undelivered"
 NOTE = "mlflow.note.content"
+
+
+def of_job(job: JobSpec) -> dict[str, str]:
+    """Tags that say how the job was asked for."""
+    result = {SCHEDULER: job.scheduler}
+    if job.compute:
+        result[COMPUTE] = job.compute
+    if job.distribution.kind != "single":
+        result[DISTRIBUTION] = (
+            f"{job.distribution.kind}, {job.resources.node_count} x {job.distribution.processes_per_node}"
+        )
+    if job.notices:
+        result[NOTICE] = "; ".join(job.notices)
+    return result
 
 
 def of_outcome(outcome: Outcome, problems: list[str]) -> dict[str, str]:

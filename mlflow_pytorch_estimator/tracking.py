@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import mlflow
 from mlflow.entities import RunStatus, SourceType
@@ -22,6 +22,7 @@ from mlflow.utils.git_utils import get_git_commit, get_git_repo_url
 from mlflow_pytorch_estimator import fetch, tags
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.secretvalues import without_password
+from mlflow_pytorch_estimator.spec import JobSpec
 from mlflow_pytorch_estimator.status import Phase
 
 BACKEND_NAME = "gpu-cluster"
@@ -74,19 +75,34 @@ def project_tags(uri: str, version: str | None, directory: Path, entry_point: st
     return {key: value for key, value in found.items() if value is not None}
 
 
-def create_run(experiment_id: str, name: str | None, run_tags: Mapping[str, str]) -> Any:
+def source_tags(script: Path, entry_point: str) -> dict[str, str]:
+    """The tags that MLflow gives a run that a script on this machine starts."""
+    repository = get_git_repo_url(str(script.parent))
+    found: dict[str, str | None] = {
+        mlflow_tags.MLFLOW_USER: _get_user(),
+        mlflow_tags.MLFLOW_SOURCE_NAME: str(script),
+        mlflow_tags.MLFLOW_SOURCE_TYPE: SourceType.to_string(SourceType.LOCAL),
+        mlflow_tags.MLFLOW_PROJECT_ENTRY_POINT: entry_point,
+        mlflow_tags.MLFLOW_PROJECT_BACKEND: BACKEND_NAME,
+        mlflow_tags.MLFLOW_GIT_COMMIT: get_git_commit(str(script.parent)),
+        mlflow_tags.MLFLOW_GIT_REPO_URL: without_password(repository) if repository else None,
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def create_run(stores: Stores, experiment_id: str, name: str | None, run_tags: Mapping[str, str]) -> Any:
     """A new run; MLflow makes it RUNNING, see ``mark_scheduled``."""
-    return MlflowClient().create_run(experiment_id, tags=dict(run_tags), run_name=name)
+    return stores.client().create_run(experiment_id, tags=dict(run_tags), run_name=name)
 
 
-def mark_scheduled(run_id: str) -> None:
+def mark_scheduled(stores: Stores, run_id: str) -> None:
     """Say that the run waits."""
-    MlflowClient().update_run(run_id, status=RunStatus.to_string(RunStatus.SCHEDULED))
+    stores.client().update_run(run_id, status=RunStatus.to_string(RunStatus.SCHEDULED))
 
 
 def end_orphan(directory: JobDir) -> bool:
     """Fail the run of a submitter that was killed just after creating it; False if the store does not answer."""
-    client = MlflowClient()
+    client = stores_of(directory.job).client()
     try:
         wanted = f"tags.`{tags.SUBMISSION}` = '{directory.path.name}'"
         for run in client.search_runs([directory.job.experiment_id], wanted):
@@ -98,12 +114,18 @@ def end_orphan(directory: JobDir) -> bool:
     return True
 
 
-def environment(tracking_uri: str) -> dict[str, str]:
-    """Variables with which another process, in another directory, reaches the same stores."""
-    return {
-        "MLFLOW_TRACKING_URI": absolute(tracking_uri),
-        "MLFLOW_REGISTRY_URI": absolute(mlflow.get_registry_uri()),
-    }
+def stores_of(job: JobSpec) -> Stores:
+    """The stores of a job's run: MLflow's current ones where they are the same but for a password."""
+    current = Stores.current()
+    if job.tracking_uri in {None, without_credentials(current.tracking_uri)}:
+        return current
+    return Stores(job.tracking_uri or "", job.registry_uri or job.tracking_uri or "")
+
+
+def without_credentials(uri: str) -> str:
+    """A store URI that may be written into a file."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
 
 
 def absolute(uri: str) -> str:

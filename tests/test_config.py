@@ -25,9 +25,13 @@ MLFLOWS = {
 EVERY_KEY: dict[str, Any] = {
     "scheduler": "local",
     "scheduler_options": {"queue": "x"},
+    "compute": None,
     "node_count": 1,
     "cpus_per_node": 2,
     "gpus_per_node": 0,
+    "memory_gb_per_node": 1.5,
+    "max_run_duration_seconds": 60,
+    "low_priority": True,
     "detach": True,
     "grace_period_seconds": 0.5,
 }
@@ -45,7 +49,7 @@ def test_every_key_is_read() -> None:
     config = read_config(EVERY_KEY)
     assert {name: getattr(config, name) for name in EVERY_KEY} == EVERY_KEY
     assert set(EVERY_KEY) == set(BackendConfig.__dataclass_fields__)
-    assert config.resources == Resources(1, 2, 0)
+    assert config.resources == Resources(1, 2, 0, 1.5, True)
 
 
 @pytest.mark.parametrize("raw", [None, {}, "{}", MLFLOWS])
@@ -76,6 +80,10 @@ WRONG: dict[str, list[Any]] = {
     "cpus_per_node": [0, -1, 1.5, True, "1", []],
     "gpus_per_node": [-1, 0.0, False, "all", [0]],
     "detach": [0, 1, "true", None, []],
+    "compute": ["", 3, True, []],
+    "memory_gb_per_node": [0, -1, True, "10", float("nan"), float("inf")],
+    "max_run_duration_seconds": [0, -1, True, "10", float("nan"), float("inf")],
+    "low_priority": [0, "yes", None],
     "grace_period_seconds": [-0.1, True, "10", None, float("nan"), float("inf"), 10**400],
 }
 
@@ -189,3 +197,8 @@ def test_a_job_of_a_newer_version_is_read() -> None:
     raw["resources"]["memory"] = 1
     raw["interpreter"]["arch"] = "x"
     assert JobSpec.from_json(json.dumps(raw)) == job
+
+
+@pytest.mark.parametrize("extra", [{"scheduler": "local"}, {"scheduler_options": {}}])
+def test_compute_brings_its_own_scheduler(extra: dict[str, Any]) -> None:
+    assert "leave out scheduler" in refused({"compute": "gpu-cluster", **extra})
