@@ -35,7 +35,7 @@ def read_environment(
         return EnvironmentSpec("local", None, (), (), "local")
     reader = RequirementReader(project_dir)
     if env_file is not None:
-        data = _load_yaml(env_file)
+        data = load_yaml(env_file, env_file.name)
         read = _read_conda if env_kind == "conda" else _read_python_env
         python, lines = read(data, env_file.name)
         for line in lines:
@@ -50,25 +50,31 @@ def read_environment(
 
 def _spec(python: str | None, reader: RequirementReader, source: str) -> EnvironmentSpec:
     if python is not None:
-        _check_python(python, source)
+        check_python(python, source)
     return EnvironmentSpec("uv", python, tuple(reader.requirements), tuple(reader.constraints), source)
 
 
-def _load_yaml(path: Path) -> Mapping[str, object]:
+def load_yaml(path: Path, name: str) -> Mapping[str, object]:
+    """Return the mapping in a YAML file, which errors call ``name``."""
+    return parse_yaml(read_text(path, name), name)
+
+
+def parse_yaml(text: str, name: str) -> Mapping[str, object]:
+    """Return the mapping in a YAML text, which errors call ``name``."""
     import yaml
 
     try:
-        data = yaml.safe_load(read_text(path, path.name))
+        data = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise EnvironmentSpecError(
-            f"{path.name}{line}: not valid YAML: {getattr(error, 'problem', None) or 'unreadable'}"
+            f"{name}{line}: not valid YAML: {getattr(error, 'problem', None) or 'unreadable'}"
         ) from None
     if data is None:
-        raise EnvironmentSpecError(f"{path.name}: the file is empty")
+        raise EnvironmentSpecError(f"{name}: the file is empty")
     if not isinstance(data, dict):
-        raise EnvironmentSpecError(f"{path.name}: must be a mapping, not a {type(data).__name__}")
+        raise EnvironmentSpecError(f"{name}: must be a mapping, not a {type(data).__name__}")
     return data
 
 
@@ -89,10 +95,11 @@ def _read_python_env(data: Mapping[str, object], name: str) -> tuple[str | None,
         if not isinstance(value, list) or not all(isinstance(line, str) for line in value):
             raise EnvironmentSpecError(f"{name}: '{key}' must be a list of strings")
         lines += value
-    return _python_specifier(data.get("python"), name), tuple(lines)
+    return python_specifier(data.get("python"), name), tuple(lines)
 
 
-def _python_specifier(value: object, name: str) -> str | None:
+def python_specifier(value: object, name: str) -> str | None:
+    """Turn what a user calls a Python version (``"3.11"``, ``">=3.10, <3.13"``) into PEP 440."""
     if value is None:
         return None
     if not isinstance(value, str):
@@ -104,15 +111,24 @@ def _python_specifier(value: object, name: str) -> str | None:
     return ",".join(known)
 
 
-def _check_python(python: str, source: str) -> None:
+def check_python(python: str, source: str) -> None:
+    """Raise unless it is a specifier that some Python of jobs fits."""
     from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
     try:
-        specifier = SpecifierSet(python)
+        SpecifierSet(python)
     except InvalidSpecifier:
         raise EnvironmentSpecError(f"{source}: {python!r} is not a Python version") from None
-    versions = (f"3.{minor}.{patch}" for minor in range(_OLDEST_MINOR, 30) for patch in range(40))
-    if not any(specifier.contains(version, prereleases=True) for version in versions):
+    if not is_possible(python):
         raise EnvironmentSpecError(
             f"{source}: asks for Python {python}; jobs of this backend need Python 3.{_OLDEST_MINOR} or newer"
         )
+
+
+def is_possible(python: str) -> bool:
+    """Tell whether there is, or may once be, a Python of jobs that fits a valid specifier."""
+    from packaging.specifiers import SpecifierSet
+
+    specifier = SpecifierSet(python)
+    versions = (f"3.{minor}.{patch}" for minor in range(_OLDEST_MINOR, 30) for patch in range(40))
+    return any(specifier.contains(version, prereleases=True) for version in versions)

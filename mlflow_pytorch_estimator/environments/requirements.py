@@ -6,7 +6,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
-from mlflow_pytorch_estimator.environments.localpath import LocalRequirement, anchor
+from mlflow_pytorch_estimator.environments.localpath import LocalRequirement, anchor, local_part
 from mlflow_pytorch_estimator.environments.redaction import refuse_secret
 from mlflow_pytorch_estimator.errors import EnvironmentSpecError
 
@@ -43,7 +43,7 @@ class RequirementReader:
         if path in self._open:
             raise EnvironmentSpecError(f"{name}: the file includes itself")
         self._open.append(path)
-        for number, line in _logical_lines(read_text(path, name)):
+        for number, line in logical_lines(read_text(path, name)):
             self.add_line(line, path.parent, f"{name}:{number}", constraint=constraint)
         self._open.pop()
 
@@ -104,7 +104,24 @@ def read_text(path: Path, name: str) -> str:
         raise EnvironmentSpecError(f"{name}: cannot be read: {error.strerror}") from None
 
 
-def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
+def standalone_lines(path: Path) -> tuple[str, ...]:
+    """Return the requirements of a file as lines that mean the same anywhere: files read in, local paths absolute."""
+    reader = RequirementReader(path.parent)
+    reader.add_file(path)
+    if reader.constraints:
+        raise EnvironmentSpecError(
+            f"{path}: constraints (-c) cannot be kept in a list: write {reader.constraints[0]} as a requirement, "
+            "or name the file where it is used"
+        )
+    return tuple(_absolute(line, path.parent) for line in reader.requirements)
+
+
+def _absolute(line: str, folder: Path) -> str:
+    local = local_part(line)
+    return local.line(str((folder / local.path).resolve())) if local else line
+
+
+def logical_lines(text: str) -> Iterator[tuple[int, str]]:
     """Yield (number of the first line, line): continuations joined, comments and blank lines gone."""
     pending, start = "", 0
     for number, raw in enumerate([*text.splitlines(), ""], 1):
