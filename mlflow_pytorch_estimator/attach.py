@@ -33,6 +33,10 @@ class Terminal:
         """How to follow and cancel a job."""
         click.echo("\n".join(f"    {line}" for line in page.follow_commands(run_id).splitlines()), err=True)
 
+    def error(self, text: str) -> None:
+        """Text as it is."""
+        click.echo(text, err=True)
+
     def output(self, data: bytes) -> None:
         """Bytes of the job, unchanged where the stream takes bytes."""
         if not hasattr(sys.stdout, "buffer"):  # a notebook
@@ -41,6 +45,22 @@ class Terminal:
             sys.stdout.flush()
             sys.stdout.buffer.write(data)
         sys.stdout.flush()
+
+
+class SilentTerminal(Terminal):
+    """For those who only want to wait."""
+
+    def say(self, message: str, phase: Phase | None = None) -> None:
+        """Nothing."""
+
+    def commands(self, run_id: str) -> None:
+        """Nothing."""
+
+    def output(self, data: bytes) -> None:
+        """Nothing."""
+
+    def error(self, text: str) -> None:
+        """Nothing."""
 
 
 class LogTail:
@@ -122,7 +142,7 @@ class Follower:
         self._terminal.say(f"after {duration(seconds)}", outcome.phase)
         failure = outcome.failure or {}
         if failure.get("traceback") and not self._stands_above(failure):
-            click.echo(failure["traceback"], err=True)
+            self._terminal.error(failure["traceback"])
 
     @staticmethod
     def _stands_above(failure: dict[str, Any]) -> bool:

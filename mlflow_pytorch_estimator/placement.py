@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,7 +10,13 @@ from mlflow_pytorch_estimator import clusters
 from mlflow_pytorch_estimator.clusters import Cluster
 from mlflow_pytorch_estimator.config import BackendConfig
 from mlflow_pytorch_estimator.errors import ConfigError
+from mlflow_pytorch_estimator.schedulers import load_scheduler
+from mlflow_pytorch_estimator.schedulers.machine import capacity
+from mlflow_pytorch_estimator.schedulers.pool import node_shape
 from mlflow_pytorch_estimator.spec import Resources
+
+_LOCAL = "local"
+_NO_GPU = "a GPU was asked for, but this machine has none: the job runs on the CPU"
 
 
 @dataclass(frozen=True)
@@ -22,24 +29,36 @@ class Placement:
     notices: tuple[str, ...] = ()
 
 
-def place(config: BackendConfig) -> Placement:
-    """Resolve the name of a cluster; raises ConfigError when there is none of that name."""
-    if config.compute is None:
-        return Placement(config.scheduler, dict(config.scheduler_options), config.resources)
-    cluster = clusters.find(config.compute)
-    if cluster is None:
-        names = ", ".join(item.name for item in clusters.every()) or "none is defined"
-        raise ConfigError(f"there is no compute target {config.compute!r} (known: {names})")
-    return Placement(cluster.scheduler, dict(cluster.scheduler_options), _filled(config.resources, cluster))
+def place(config: BackendConfig, *, wants_gpu: bool = False) -> Placement:
+    """Resolve the name of a cluster; raises ConfigError when there is none of that name.
+
+    ``wants_gpu`` asks for at least one GPU without a number. This machine may have none, which is then noted.
+    """
+    scheduler, options, resources = config.scheduler, config.scheduler_options, config.resources
+    notices: tuple[str, ...] = ()
+    if config.compute is not None:
+        cluster = clusters.find(config.compute)
+        if cluster is None:
+            names = ", ".join(item.name for item in clusters.every()) or "none is defined"
+            raise ConfigError(f"there is no compute target {config.compute!r} (known: {names})")
+        scheduler, options = cluster.scheduler, cluster.scheduler_options
+        resources = _filled(resources, cluster)
+        notices = tuple(load_scheduler(scheduler).check_cluster(cluster))
+    if wants_gpu and scheduler != _LOCAL:
+        resources = replace(resources, gpus_per_node=resources.gpus_per_node or 1)
+    elif wants_gpu and not capacity(os.environ).gpus:
+        notices = (*notices, _NO_GPU)
+    return Placement(scheduler, dict(options), resources, notices)
 
 
 def _filled(asked: Resources, cluster: Cluster) -> Resources:
+    cpus, gpus, memory = cluster.cpus_per_node, cluster.gpus_per_node, cluster.memory_gb_per_node
+    if cluster.scheduler == _LOCAL:
+        cpus, gpus, memory = node_shape(cluster, capacity(os.environ))
     return replace(
         asked,
-        cpus_per_node=cluster.cpus_per_node if asked.cpus_per_node is None else asked.cpus_per_node,
-        gpus_per_node=cluster.gpus_per_node if asked.gpus_per_node is None else asked.gpus_per_node,
-        memory_gb_per_node=(
-            cluster.memory_gb_per_node if asked.memory_gb_per_node is None else asked.memory_gb_per_node
-        ),
+        cpus_per_node=cpus if asked.cpus_per_node is None else asked.cpus_per_node,
+        gpus_per_node=gpus if asked.gpus_per_node is None else asked.gpus_per_node,
+        memory_gb_per_node=memory if asked.memory_gb_per_node is None else asked.memory_gb_per_node,
         low_priority=asked.low_priority or cluster.low_priority,
     )

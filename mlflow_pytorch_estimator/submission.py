@@ -53,6 +53,7 @@ class Request:
     run_name: str | None = None
     config: BackendConfig = field(default_factory=BackendConfig)
     distribution: Distribution = field(default_factory=Distribution)
+    wants_gpu: bool = False
     environment_variables: Mapping[str, str] = field(default_factory=dict)
     """For the ranks; only their names are stored."""
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -61,7 +62,7 @@ class Request:
 
 def submit(request: Request) -> GpuClusterSubmittedRun:
     """Submit a job; raises before a run exists, or ends the run FAILED with the reason."""
-    place = placement.place(request.config)
+    place = placement.place(request.config, wants_gpu=request.wants_gpu)
     scheduler = load_scheduler(place.scheduler)
     scheduler.anticipate()
     try:

@@ -54,7 +54,7 @@ class GpuClusterSubmittedRun(SubmittedRun):
         Raises ``DetachedError`` after Ctrl-C: the job goes on unless a second one follows within 5 s.
         """
         with as_execution_exception():
-            outcome = self._follow()
+            outcome = self.follow(Terminal())
             if outcome.phase is not Phase.COMPLETED and self._raises:
                 raise RunFailedError(self._verdict(outcome), self._run_id)
         return outcome.phase is Phase.COMPLETED
@@ -87,8 +87,8 @@ class GpuClusterSubmittedRun(SubmittedRun):
         log = self.directory.rank_log((outcome.failure or {}).get("rank", 0))
         return f"{text}; log: {log}" if log.exists() else text
 
-    def _follow(self) -> Outcome:
-        terminal = Terminal()
+    def follow(self, terminal: Terminal) -> Outcome:
+        """Show the job on a terminal until it has ended; how it ended. Raises DetachedError after Ctrl-C."""
         follower = Follower(self.directory, terminal)
         try:
             return follower.follow()

@@ -139,7 +139,9 @@ def absolute(uri: str) -> str:
 
 def run_url(run: Any, tracking_uri: str) -> str | None:
     """The page of the run, where the store has a user interface."""
-    if urlsplit(tracking_uri).scheme not in {"http", "https"}:
-        return None
-    base = os.environ.get("MLFLOW_TRACKING_UI_URL") or without_password(tracking_uri)
+    base = os.environ.get("MLFLOW_TRACKING_UI_URL")
+    if not base:
+        if urlsplit(tracking_uri).scheme not in {"http", "https"}:
+            return None
+        base = without_password(tracking_uri)
     return f"{base.rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"

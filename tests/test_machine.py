@@ -87,6 +87,26 @@ def test_a_request_is_for_one_core_at_least() -> None:
     assert request(Resources(1, None, 1), Capacity((0,), (0, 1))) == Request(1, 1)
 
 
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        (Resources(2, 3, 1), Request(6, 2, 2)),
+        (Resources(2, 6, 2), Request(8, 4, 2)),
+        (Resources(3, 6, 4), Request(6, 3, 3)),
+        (Resources(2), Request(8, 4, 2)),
+        (Resources(10, 1, 1), Request(8, 4, 10)),
+        (Resources(2, 1, 0), Request(2, 0, 2)),
+        (Resources(2, 1, 0, 8.0), Request(2, 0, 2, None, 16.0)),
+        (Resources(2, 1, 0, 24.0), Request(2, 0, 2, None, 32.0)),
+        (Resources(1, 1, 0, None, low_priority=True), Request(1, 0, low_priority=True)),
+    ],
+)
+def test_simulated_nodes_share_the_machine(resources: Resources, expected: Request) -> None:
+    here = Capacity(tuple(range(8)), tuple(range(4)), 32.0)
+    assert request(resources, here) == expected
+    assert request(resources, here, "c").pool == "c"
+
+
 def test_the_capacity_is_what_this_process_may_use() -> None:
     assert capacity({}).cpus == tuple(sorted(os.sched_getaffinity(0)))
 

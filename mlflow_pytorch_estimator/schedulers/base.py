@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from enum import Enum
 from typing import Protocol
 
+from mlflow_pytorch_estimator.clusters import Cluster
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.locks import HeldLock
 from mlflow_pytorch_estimator.spec import JobSpec
@@ -44,6 +46,45 @@ class Allocation:
         return f"{self.node}, {count(cpus, 'CPU')}, {count(len(self.gpus), 'GPU')}"
 
 
+class NodeState(str, Enum):
+    """What a node of a cluster does."""
+
+    IDLE = "idle"
+    """Up, without a job."""
+    LEAVING = "leaving"
+    """Being given back."""
+    PREEMPTED = "preempted"
+    """Taken away for somebody who came first."""
+    PREPARING = "preparing"
+    """Being started."""
+    RUNNING = "running"
+    """A job runs on it."""
+    UNUSABLE = "unusable"
+    """Not to be had; ``ClusterState.errors`` says why."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node of a cluster, with the job it runs and the core ids and GPU indices that the job was given there."""
+
+    name: str
+    state: NodeState
+    run_id: str | None = None
+    cpus: tuple[int, ...] = ()
+    gpus: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class ClusterState:
+    """A cluster as its scheduler sees it now."""
+
+    nodes: tuple[Node, ...]
+    target: int
+    """How many nodes there will be when nothing is starting or leaving any more."""
+    errors: tuple[str, ...] = ()
+    """Why nodes that are wanted cannot be had, one line each."""
+
+
 class Scheduler(Protocol):
     """A place where jobs run. ``CONTRIBUTING.md`` says how to add one."""
 
@@ -69,6 +110,15 @@ class Scheduler(Protocol):
 
     def allocation(self, environ: Mapping[str, str]) -> Allocation:
         """What this node of the job may use; called by the agent on the node."""
+
+    def check_cluster(self, cluster: Cluster) -> Sequence[str]:
+        """Raise ``ConfigError`` if such a cluster cannot be had. Returns what the user should know about its nodes."""
+
+    def cluster_state(self, cluster: Cluster) -> ClusterState:
+        """The nodes that a cluster has now, one consistent view."""
+
+    def power_up(self, cluster: Cluster, wanted: int) -> None:
+        """Ask for ``wanted`` nodes, those that are up included; ``cluster_state`` tells when they have come."""
 
 
 def count(number: int, noun: str) -> str:

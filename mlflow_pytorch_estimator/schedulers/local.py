@@ -11,13 +11,15 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mlflow_pytorch_estimator import agent, detached, jobdir, locks, processes
+from mlflow_pytorch_estimator import agent, clusters, detached, jobdir, locks, processes
+from mlflow_pytorch_estimator.clusters import Cluster
 from mlflow_pytorch_estimator.errors import ConfigError, SchedulerError
 from mlflow_pytorch_estimator.jobdir import JobDir
-from mlflow_pytorch_estimator.schedulers.base import ALLOCATION_VARIABLE, Allocation, count
+from mlflow_pytorch_estimator.schedulers import pool
+from mlflow_pytorch_estimator.schedulers.base import ALLOCATION_VARIABLE, Allocation, ClusterState, count
 from mlflow_pytorch_estimator.schedulers.machine import Capacity, capacity
 from mlflow_pytorch_estimator.schedulers.queue import Queue, Request, Waiting
 from mlflow_pytorch_estimator.schedulers.standby import Standby
@@ -27,6 +29,7 @@ from mlflow_pytorch_estimator.status import Phase
 JOB_DIRECTORY_VARIABLE = "GPU_CLUSTER_JOB_DIR"
 _MODULE = "mlflow_pytorch_estimator.schedulers.local"
 _POLL_SECONDS = 0.2
+_LOW_PRIORITY_NICENESS = 10
 
 
 class LocalScheduler:
@@ -46,24 +49,52 @@ class LocalScheduler:
             self._standby = None
 
     def check(self, job: JobSpec) -> None:
-        """Refuse what this machine does not have."""
-        if job.scheduler_options:
-            raise ConfigError(f"the local scheduler has no option {sorted(job.scheduler_options)[0]!r}")
+        """Refuse what this machine or the job's cluster does not have."""
+        _refuse_options(job.scheduler_options)
         here = capacity(os.environ)
-        wanted = request(job.resources, here)
-        if wanted.gpus > len(here.gpus):
+        cpus, gpus = _per_node(job.resources, here)
+        if gpus > len(here.gpus):
             raise ConfigError(
-                f"gpus_per_node is {wanted.gpus}, but {_place()} has {count(len(here.gpus), 'GPU')}; "
+                f"gpus_per_node is {gpus}, but {_place()} has {count(len(here.gpus), 'GPU')}; "
                 "ask for fewer, or for 0 to run on the CPU"
             )
-        if wanted.cpus > len(here.cpus):
+        if cpus > len(here.cpus):
             raise ConfigError(
-                f"cpus_per_node is {wanted.cpus}, but {_place()} has {count(len(here.cpus), 'CPU')}; ask for fewer"
+                f"cpus_per_node is {cpus}, but {_place()} has {count(len(here.cpus), 'CPU')}; ask for fewer"
             )
+        memory = job.resources.memory_gb_per_node
+        if memory is not None and here.memory_gb is not None and memory > here.memory_gb:
+            raise ConfigError(
+                f"memory_gb_per_node is {memory:g}, but {_place()} has {here.memory_gb:.1f} GiB; ask for less"
+            )
+        if job.compute is not None:
+            _check_nodes(job.compute, job.resources.node_count)
+
+    def check_cluster(self, cluster: Cluster) -> Sequence[str]:
+        """Refuse options; say what simulated nodes lack of what was asked for."""
+        _refuse_options(cluster.scheduler_options)
+        here = capacity(os.environ)
+        shape = pool.node_shape(cluster, here)
+        if shape.cpus >= (cluster.cpus_per_node or 0) and shape.gpus >= (cluster.gpus_per_node or 0):
+            return ()
+        # Memory is not worth a line of its own: it is counted, but nothing is taken from a job that needs more.
+        have = f"{count(len(here.cpus), 'CPU')} and {count(len(here.gpus), 'GPU')}"
+        get = f"{count(shape.cpus, 'CPU')} and {count(shape.gpus, 'GPU')}"
+        return (f"{_place()} has {have}: nodes of {cluster.name} get {get}",)
+
+    def cluster_state(self, cluster: Cluster) -> ClusterState:
+        """The simulated nodes, from the machine's queue."""
+        occupants, released = _machine_queue().occupants(cluster.name)
+        nodes = pool.nodes(cluster, occupants, released, time.time())
+        return ClusterState(nodes, len(nodes))
+
+    def power_up(self, cluster: Cluster, wanted: int) -> None:
+        """Simulated nodes come at once."""
+        _machine_queue().power_up(cluster, wanted)
 
     def submit(self, job: JobSpec, directory: JobDir, lock: locks.HeldLock, environ: Mapping[str, str]) -> str:
         """Take a place in the queue and start the process that waits there."""
-        ticket = Queue(queue_root(environ)).enter(job.run_id, request(job.resources, capacity(environ)))
+        ticket = Queue(queue_root(environ)).enter(job.run_id, request(job.resources, capacity(environ), job.compute))
         fds = (lock.fd, ticket.lock.fd)
         argv = [str(directory.path), str(ticket.path)]
         try:
@@ -90,14 +121,27 @@ class LocalScheduler:
         return granted
 
 
-def request(resources: Resources, here: Capacity) -> Request:
-    """Counts for a description: by default the whole machine, or the cores that go with the GPUs asked for."""
+def request(resources: Resources, here: Capacity, compute: str | None = None) -> Request:
+    """Counts for a description, all nodes together: by default the whole machine, or the cores that go with the GPUs.
+
+    Several nodes are simulated: they share what is here.
+    """
+    nodes = resources.node_count
+    cpus, gpus = _per_node(resources, here)
+    memory = (resources.memory_gb_per_node or 0.0) * nodes
+    return Request(
+        cpus=pool.total(cpus, nodes, len(here.cpus)),
+        gpus=pool.total(gpus, nodes, len(here.gpus)),
+        nodes=nodes,
+        pool=compute,
+        memory_gb=memory if here.memory_gb is None else min(memory, here.memory_gb),
+        low_priority=resources.low_priority,
+    )
+
+
+def _per_node(resources: Resources, here: Capacity) -> tuple[int, int]:
     gpus = len(here.gpus) if resources.gpus_per_node is None else resources.gpus_per_node
-    cpus = resources.cpus_per_node
-    if cpus is None:
-        partial = 0 < gpus < len(here.gpus)
-        cpus = max(1, len(here.cpus) * gpus // len(here.gpus)) if partial else len(here.cpus)
-    return Request(cpus, gpus)
+    return pool.cores_with(gpus, here) if resources.cpus_per_node is None else resources.cpus_per_node, gpus
 
 
 def queue_root(environ: Mapping[str, str]) -> Path:
@@ -106,20 +150,41 @@ def queue_root(environ: Mapping[str, str]) -> Path:
     return JobDir(Path(outer)).queue if outer else jobdir.home() / "queue"
 
 
+def _machine_queue() -> Queue:
+    """Not the one inside a job: a cluster's nodes are the machine's."""
+    return Queue(jobdir.home() / "queue")
+
+
+def _refuse_options(options: Mapping[str, object]) -> None:
+    if options:
+        raise ConfigError(f"the local scheduler has no option {sorted(options)[0]!r}")
+
+
+def _check_nodes(compute: str, node_count: int) -> None:
+    cluster = clusters.find(compute)
+    if cluster is None:
+        raise ConfigError(f"there is no compute target {compute!r}, or not any more; create it, or name another one")
+    if node_count > cluster.max_nodes:
+        raise ConfigError(
+            f"node_count is {node_count}, but {compute} has max_nodes {cluster.max_nodes}; "
+            "ask for fewer nodes, or update the compute target"
+        )
+
+
 def _place() -> str:
     return "the enclosing job" if os.environ.get(ALLOCATION_VARIABLE) else "this machine"
 
 
 def wait_for_turn(directory: JobDir, queue: Queue, ticket: Path, here: Capacity) -> Capacity | None:
     """Block until the queue grants something; None when the job was canceled meanwhile."""
-    told = -1
+    told = ""
     while not directory.cancel_requested:
         answer = queue.poll(ticket, here)
         if not isinstance(answer, Waiting):
             return answer
-        if answer.ahead != told:
-            told = answer.ahead
-            directory.enter(Phase.QUEUED, f"waiting for {count(told, 'job')} ahead")
+        if answer.describe() != told:
+            told = answer.describe()
+            directory.enter(Phase.QUEUED, told)
         time.sleep(_POLL_SECONDS)
     return None
 
@@ -138,6 +203,8 @@ def main(argv: list[str]) -> int:
         os.environ[ALLOCATION_VARIABLE] = place.to_json()
         os.environ[JOB_DIRECTORY_VARIABLE] = str(directory.path)
         os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # it has been turned into the capacity
+        if directory.job.resources.low_priority:
+            os.nice(_LOW_PRIORITY_NICENESS)
         job_agent.run(place)
     queue.leave(ticket)  # before delivery: nobody should wait for a GPU while files are uploaded
     job_agent.deliver()

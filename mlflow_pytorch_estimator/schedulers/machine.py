@@ -1,9 +1,10 @@
-"""What this machine has to share out: cores and GPUs."""
+"""What this machine has to share out: cores, GPUs and memory."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ class Capacity:
 
     cpus: tuple[int, ...]
     gpus: tuple[int, ...]
+    memory_gb: float | None = None
+    """Main memory in GiB that may be set aside; None means that it is not counted."""
 
 
 def capacity(environ: Mapping[str, str]) -> Capacity:
@@ -23,7 +26,16 @@ def capacity(environ: Mapping[str, str]) -> Capacity:
     outer = Allocation.from_environ(environ)
     if outer is not None:
         return Capacity(outer.cpus, outer.gpus)
-    return Capacity(tuple(sorted(os.sched_getaffinity(0))), detect_gpus(environ.get("CUDA_VISIBLE_DEVICES")))
+    gpus = detect_gpus(environ.get("CUDA_VISIBLE_DEVICES"))
+    return Capacity(tuple(sorted(os.sched_getaffinity(0))), gpus, detect_memory_gb())
+
+
+def detect_memory_gb(cgroup: Path = Path("/sys/fs/cgroup/memory.max")) -> float:
+    """Main memory in GiB that this machine has, or that its container may use."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):  # no such limit: there is no file, or it says "max"
+        memory = min(memory, int(cgroup.read_text(encoding="ascii")))
+    return memory / 2**30
 
 
 def detect_gpus(visible: str | None) -> tuple[int, ...]:

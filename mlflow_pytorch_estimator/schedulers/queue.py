@@ -1,27 +1,29 @@
-"""A first-in-first-out queue for cores and GPUs in a directory. No daemon: whoever waits does the work.
+"""A first-in-first-out queue for cores, GPUs and nodes in a directory. No daemon: whoever waits does the work.
 
 Each job has a ticket, ``tickets/SEQUENCE-NAME``, and holds a lock on it. A ticket whose lock is free belongs
 to nobody alive and is removed by the next one who looks, so a dead job's share returns by itself. A ticket
-without a grant waits; grants are made strictly in order, under one lock for the whole directory.
+without a grant waits; grants are made in order (``order`` has the rules), under one lock for the whole directory.
+
+``pools/CLUSTER.json`` says when each node of a cluster was last given back.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlflow_pytorch_estimator import locks
+from mlflow_pytorch_estimator import clusters, locks
+from mlflow_pytorch_estimator.errors import ConfigError
 from mlflow_pytorch_estimator.files import read_json, write_atomic
+from mlflow_pytorch_estimator.schedulers import order, pool
 from mlflow_pytorch_estimator.schedulers.machine import Capacity
+from mlflow_pytorch_estimator.schedulers.order import ClusterOf, Entry, Request, Waiting
 
+__all__ = ["Queue", "Request", "Ticket", "Waiting"]
 
-@dataclass(frozen=True)
-class Request:
-    """How many cores and GPUs a job wants."""
-
-    cpus: int
-    gpus: int
+_ASKED_FOR_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -32,38 +34,23 @@ class Ticket:
     lock: locks.HeldLock
 
 
-@dataclass(frozen=True)
-class Waiting:
-    """Not yet: ``ahead`` jobs come first, waiting or running."""
-
-    ahead: int
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """What stands on a ticket."""
-
-    request: Request
-    grant: Capacity | None = None
-
-    @classmethod
-    def load(cls, path: Path) -> _Entry:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        grant = raw["grant"] and Capacity(tuple(raw["grant"]["cpus"]), tuple(raw["grant"]["gpus"]))
-        return cls(Request(**raw["request"]), grant)
-
-    def store(self, path: Path) -> None:
-        # In place: a renamed file would be a new one, without the owner's lock. Readers hold the queue's lock.
-        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+def _definition(name: str) -> clusters.Cluster | None:
+    """The definition of a cluster; one that somebody broke by hand must not stop the jobs of all others."""
+    try:
+        return clusters.find(name)
+    except ConfigError:
+        return None
 
 
 class Queue:
-    """The queue in one directory."""
+    """The queue in one directory; ``cluster_of`` finds a cluster's definition and is asked anew at each poll."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, cluster_of: ClusterOf = _definition) -> None:
         self._tickets = root / "tickets"
         self._lock = root / "lock"
         self._counter = root / "sequence.json"
+        self._pools = root / "pools"
+        self._cluster_of = cluster_of
 
     def enter(self, name: str, request: Request) -> Ticket:
         """Take the last place."""
@@ -73,44 +60,85 @@ class Queue:
             write_atomic(self._counter, str(number))
             path = self._tickets / f"{number:012d}-{name}"
             lock = locks.acquire(path)
-            _Entry(request).store(path)
+            Entry(request).store(path)
         return Ticket(path, lock)
 
     def poll(self, ticket: Path, capacity: Capacity) -> Capacity | Waiting:
-        """What the ticket was granted, or how many are in the way."""
+        """What the ticket was granted, or what is in the way."""
         with locks.holding(self._lock):
             entries = self._living()
-            ahead = [path for path in entries if path < ticket]
             entry = entries[ticket]
             if entry.grant is not None:
                 return entry.grant
-            if any(entries[path].grant is None for path in ahead):
-                return Waiting(len(ahead))
-            grant = _fit(entry.request, entries, capacity)
+            obstacle = order.obstacle(ticket, entries, self._cluster_of)
+            if obstacle is not None:
+                return obstacle
+            grant = order.fit(entry.request, entries, capacity)
             if grant is None:
-                return Waiting(len(ahead))
-            replace(entry, grant=grant).store(ticket)
+                return order.waiting(ticket, entries)
+            replace(entry, grant=grant, nodes=self._pick(entry.request, entries)).store(ticket)
             return grant
 
     def leave(self, ticket: Path) -> None:
         """Give everything back."""
         with locks.holding(self._lock):
-            ticket.unlink(missing_ok=True)
+            if ticket.exists():
+                self._discard(ticket)
 
-    def _living(self) -> dict[Path, _Entry]:
+    def occupants(self, name: str) -> tuple[list[pool.Occupant], dict[int, float]]:
+        """The jobs that have nodes of a cluster, and when each of its nodes was last given back (Unix seconds)."""
+        if not self._tickets.is_dir():
+            return [], {}
+        with locks.holding(self._lock):
+            entries = self._living()
+            found = [
+                pool.Occupant(path.name.partition("-")[2], entry.nodes, entry.grant.cpus, entry.grant.gpus)
+                for path, entry in entries.items()
+                if entry.request.pool == name and entry.grant is not None
+            ]
+            return found, self._released(name)
+
+    def power_up(self, cluster: clusters.Cluster, wanted: int) -> None:
+        """See that so many nodes of a cluster are up; they stay for its idle time, and a minute at least."""
+        self._tickets.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with locks.holding(self._lock):
+            taken = order.taken(cluster.name, self._living())
+            released = self._released(cluster.name)
+            up = pool.idle(cluster, taken, released, time.time())
+            chosen = pool.pick(wanted - len(taken), taken, up) if wanted > len(taken) else ()
+            self._release(cluster.name, chosen, time.time() + max(0.0, _ASKED_FOR_SECONDS - cluster.idle_seconds))
+
+    def _pick(self, request: Request, entries: dict[Path, Entry]) -> tuple[int, ...]:
+        if request.pool is None:
+            return ()
+        taken = order.taken(request.pool, entries)
+        cluster = self._cluster_of(request.pool)
+        up = pool.idle(cluster, taken, self._released(request.pool), time.time()) if cluster else ()
+        return pool.pick(request.nodes, taken, up)
+
+    def _living(self) -> dict[Path, Entry]:
         living = {}
         for path in sorted(self._tickets.iterdir()):
             if locks.is_held(path):
-                living[path] = _Entry.load(path)
+                living[path] = Entry.load(path)
             else:
-                path.unlink()
+                self._discard(path)
         return living
 
+    def _discard(self, ticket: Path) -> None:
+        try:
+            entry = Entry.load(ticket)
+        except (ValueError, KeyError, TypeError):
+            entry = None  # its writer was killed before the first line was complete, so nothing was granted
+        if entry is not None and entry.request.pool is not None:
+            self._release(entry.request.pool, entry.nodes, time.time())
+        ticket.unlink(missing_ok=True)
 
-def _fit(request: Request, entries: dict[Path, _Entry], capacity: Capacity) -> Capacity | None:
-    grants = [entry.grant for entry in entries.values() if entry.grant]
-    cpus = [cpu for cpu in capacity.cpus if not any(cpu in grant.cpus for grant in grants)]
-    gpus = [gpu for gpu in capacity.gpus if not any(gpu in grant.gpus for grant in grants)]
-    if len(cpus) < request.cpus or len(gpus) < request.gpus:
-        return None
-    return Capacity(tuple(cpus[: request.cpus]), tuple(gpus[: request.gpus]))
+    def _released(self, name: str) -> dict[int, float]:
+        return {int(node): when for node, when in (read_json(self._pools / f"{name}.json") or {}).items()}
+
+    def _release(self, name: str, nodes: tuple[int, ...], when: float) -> None:
+        if nodes:
+            self._pools.mkdir(mode=0o700, exist_ok=True)
+            released = {**self._released(name), **dict.fromkeys(nodes, when)}
+            write_atomic(self._pools / f"{name}.json", json.dumps(released))

@@ -1,0 +1,80 @@
+"""A script with its arguments as the source of a job."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlflow_pytorch_estimator import tracking
+from mlflow_pytorch_estimator.data_input import DataInput, Downloads, is_artifact_uri
+from mlflow_pytorch_estimator.description import Description
+from mlflow_pytorch_estimator.environments import EnvironmentSpec
+from mlflow_pytorch_estimator.errors import ProjectError
+from mlflow_pytorch_estimator.secretvalues import Concealer
+from mlflow_pytorch_estimator.shellsecrets import HiddenSecrets
+
+Word = str | DataInput
+_LONGEST_COMMAND = 128 * 1024 - 1  # bytes; Linux takes no longer single argument, and `bash -c` gets one
+
+
+@dataclass(frozen=True)
+class ScriptSource:
+    """A folder, the words of a command in it, and what says which packages it needs."""
+
+    directory: Path
+    words: tuple[Word, ...]
+    """Program and arguments; the script gets them byte for byte. An artifact URI becomes a path."""
+    environment: Callable[[Path], EnvironmentSpec]
+    """Given the folder, so that files in it can be read."""
+    entry_point: str
+    inputs: tuple[DataInput, ...] = ()
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    environment_variables: Mapping[str, str] = field(default_factory=dict)
+    """The user's own; secrets among them stay out of the command."""
+
+    def describe(self, scratch: Path) -> Description:
+        """Check and describe."""
+        if not self.directory.is_dir():
+            raise ProjectError(f"source_directory {str(self.directory)!r} is no folder")
+        downloads = Downloads()
+        concealer = Concealer.from_environ({**os.environ, **self.environment_variables})
+        paths = {_name(item, number): downloads.path_of(item) for number, item in enumerate(self.inputs)}
+        return Description(
+            top=self.directory.absolute(),
+            subdirectory="",
+            name=self.directory.resolve().name,
+            entry_point=self.entry_point,
+            command=_command(self.words, downloads, concealer),
+            parameters={name: concealer.conceal(value) for name, value in self.parameters.items()},
+            environment=self.environment(self.directory),
+            inputs=downloads.uris,
+            input_paths=paths,
+            tags=tracking.source_tags(self.directory.absolute() / self.entry_point, self.entry_point),
+        )
+
+
+def _name(item: DataInput, number: int) -> str:
+    return item.name or f"input_{number}"
+
+
+def _command(words: tuple[Word, ...], downloads: Downloads, concealer: Concealer) -> str:
+    secrets = HiddenSecrets(concealer)
+    parts = [_quoted(word, downloads, secrets) for word in words]
+    command = secrets.expand(" ".join(parts))
+    if len(os.fsencode(command)) > _LONGEST_COMMAND:
+        raise ProjectError(
+            f"the arguments are {len(os.fsencode(command))} bytes long; Linux takes {_LONGEST_COMMAND}: "
+            "write them into a file of the source directory"
+        )
+    return command
+
+
+def _quoted(word: Word, downloads: Downloads, secrets: HiddenSecrets) -> str:
+    if isinstance(word, DataInput) or is_artifact_uri(word):
+        item = word if isinstance(word, DataInput) else DataInput(word)
+        path = downloads.path_of(item)
+        return path if path in downloads.uris else shlex.quote(path)  # the preparer quotes what it puts in
+    return shlex.quote(secrets.hide(word))
