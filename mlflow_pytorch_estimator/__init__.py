@@ -1,4 +1,4 @@
-"""Train PyTorch on a GPU cluster from MLflow: ``mlflow run . -b gpu-cluster``."""
+"""Train PyTorch on a GPU cluster from MLflow: ``mlflow run . -b gpu-cluster``, or an estimator from Python."""
 
 from __future__ import annotations
 
@@ -7,14 +7,91 @@ from typing import TYPE_CHECKING, Any
 from mlflow_pytorch_estimator._version import __version__
 
 if TYPE_CHECKING:
+    from mlflow_pytorch_estimator.data_input import DataInput
+    from mlflow_pytorch_estimator.estimator.compute import AmlCompute, ComputeTarget, GpuCluster
+    from mlflow_pytorch_estimator.estimator.conda_dependencies import CondaDependencies
+    from mlflow_pytorch_estimator.estimator.distribution import (
+        Gloo,
+        Mpi,
+        MpiConfiguration,
+        Nccl,
+        PyTorchConfiguration,
+    )
+    from mlflow_pytorch_estimator.estimator.environment import Environment
+    from mlflow_pytorch_estimator.estimator.exceptions import (
+        ComputeTargetException,
+        ExperimentExecutionException,
+        ModelNotFoundException,
+        ModelPathNotFoundException,
+        RunEnvironmentException,
+        TrainingException,
+        UserErrorException,
+        WorkspaceException,
+    )
+    from mlflow_pytorch_estimator.estimator.experiment import Experiment
+    from mlflow_pytorch_estimator.estimator.model import Model
+    from mlflow_pytorch_estimator.estimator.pytorch import PyTorch
+    from mlflow_pytorch_estimator.estimator.run import Run
+    from mlflow_pytorch_estimator.estimator.script_run_config import ScriptRunConfig
+    from mlflow_pytorch_estimator.estimator.workspace import Workspace
     from mlflow_pytorch_estimator.models import LoggedOnnxModel, log_model
 
-__all__ = ["LoggedOnnxModel", "__version__", "log_model"]
-
-_HOMES = {
-    "LoggedOnnxModel": "mlflow_pytorch_estimator.models",
-    "log_model": "mlflow_pytorch_estimator.models",
+_MODULES = {
+    "data_input": ("DataInput",),
+    "estimator.compute": ("AmlCompute", "ComputeTarget", "GpuCluster"),
+    "estimator.conda_dependencies": ("CondaDependencies",),
+    "estimator.distribution": ("Gloo", "Mpi", "MpiConfiguration", "Nccl", "PyTorchConfiguration"),
+    "estimator.environment": ("Environment",),
+    "estimator.exceptions": (
+        "ComputeTargetException",
+        "ExperimentExecutionException",
+        "ModelNotFoundException",
+        "ModelPathNotFoundException",
+        "RunEnvironmentException",
+        "TrainingException",
+        "UserErrorException",
+        "WorkspaceException",
+    ),
+    "estimator.experiment": ("Experiment",),
+    "estimator.model": ("Model",),
+    "estimator.pytorch": ("PyTorch",),
+    "estimator.run": ("Run",),
+    "estimator.script_run_config": ("ScriptRunConfig",),
+    "estimator.workspace": ("Workspace",),
+    "models": ("LoggedOnnxModel", "log_model"),
 }
+_HOMES = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "AmlCompute",
+    "ComputeTarget",
+    "ComputeTargetException",
+    "CondaDependencies",
+    "DataInput",
+    "Environment",
+    "Experiment",
+    "ExperimentExecutionException",
+    "Gloo",
+    "GpuCluster",
+    "LoggedOnnxModel",
+    "Model",
+    "ModelNotFoundException",
+    "ModelPathNotFoundException",
+    "Mpi",
+    "MpiConfiguration",
+    "Nccl",
+    "PyTorch",
+    "PyTorchConfiguration",
+    "Run",
+    "RunEnvironmentException",
+    "ScriptRunConfig",
+    "TrainingException",
+    "UserErrorException",
+    "Workspace",
+    "WorkspaceException",
+    "__version__",
+    "log_model",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from mlflow_pytorch_estimator import failure, keeper, processes, ranks
+from mlflow_pytorch_estimator.errors import GpuClusterError
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.jobenv import rank_environment
 from mlflow_pytorch_estimator.launchers import single
@@ -38,9 +39,20 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
 
+    def stage(self) -> bool:
+        """Make the job's copy of the sources, if there is none yet; False if the job has failed with that."""
+        try:
+            self.directory.restore_source(self.directory.job)
+        except GpuClusterError as error:
+            self.directory.conclude(Phase.FAILED, str(error))
+            return False
+        return True
+
     def run(self, place: Allocation) -> None:
         """Start the ranks, see them end, write down how. The node is free afterwards; ``deliver`` is still to come."""
         job = self.directory.job
+        if not self.stage():
+            return
         self.directory.enter(Phase.RUNNING, f"on {place.describe()}")
         self.directory.outputs.mkdir(exist_ok=True)
         if place.cpus:
@@ -71,8 +83,9 @@ class Agent:
             self.conclude_canceled()
 
     def conclude_canceled(self) -> None:
-        """The last word on a job that somebody ended."""
-        self.directory.conclude(Phase.CANCELED, "canceled by request")
+        """The last word on a job that somebody ended, unless it has one."""
+        if self.directory.outcome is None:
+            self.directory.conclude(Phase.CANCELED, "canceled by request")
 
     def deliver(self) -> None:
         """See the outcome into the run."""

@@ -5,7 +5,7 @@
       lock            held by whoever works on the job (submitter, preparer, agent, keepers)
       delivery.lock   held by whoever writes the run;  delivered   nothing is left to write
       cancel          somebody asked the job to end
-      source/         the snapshot; the ranks work in it, or in the subdirectory that the project's URI names
+      source/         the job's own copy of the snapshot; the ranks work in it, or in the project's subdirectory of it
       logs/rank_N.log  logs/environment.log  logs/agent.log      inputs/  lib/  queue/
 
 The truth about a job is here; the MLflow run is a mirror of it (see ``mirror``).
@@ -26,6 +26,7 @@ from typing import Any
 
 from mlflow_pytorch_estimator import journal, locks
 from mlflow_pytorch_estimator.files import read_json, write_atomic
+from mlflow_pytorch_estimator.snapshots.restore import restore
 from mlflow_pytorch_estimator.spec import JobSpec
 from mlflow_pytorch_estimator.status import Phase
 
@@ -76,6 +77,7 @@ class JobDir:
         self.journal = path / "journal.jsonl"
         self.environment = path / "environment.txt"
         self.source = path / "source"
+        self.snapshots = path.parent.parent / "snapshots"
         self.logs = path / "logs"
         self.inputs = path / "inputs"
         self.library = path / "lib"
@@ -138,6 +140,11 @@ class JobDir:
     def job_id(self) -> str | None:
         """The scheduler's id of the job, once it has one."""
         return self._job_id.read_text(encoding="utf-8") if self._job_id.exists() else None
+
+    def restore_source(self, job: JobSpec) -> None:
+        """Make the working copy of the sources if it is not there yet; raises ProjectError."""
+        if job.snapshot is not None and not self.source.exists():
+            restore(self.snapshots, job.snapshot, self.source)
 
     @property
     def workdir(self) -> Path:
@@ -207,13 +214,14 @@ def _dump(value: dict[str, Any]) -> str:
     return json.dumps({**value, "phase": str(value["phase"])}, indent=2) + "\n"
 
 
-def sweep(now: float | None = None, *, bury: Callable[[JobDir], bool] = lambda directory: True) -> None:
-    """Remove what killed submitters left half-made, and delivered jobs older than ``KEEP_DAYS``.
+def sweep(now: float | None = None, *, bury: Callable[[JobDir], bool] = lambda directory: True) -> int:
+    """Remove what killed submitters left half-made, and delivered jobs older than ``KEEP_DAYS``; says how many.
 
     ``bury`` is asked about a half-made job that may have a run already; after a False it is left for later.
     """
     jobs = home() / "jobs"
     oldest = (now or time.time()) - KEEP_DAYS * 86_400
+    removed = 0
     for path in jobs.iterdir() if jobs.is_dir() else ():
         directory = JobDir(path)
         try:
@@ -226,3 +234,12 @@ def sweep(now: float | None = None, *, bury: Callable[[JobDir], bool] = lambda d
             continue  # not delivered yet, another submitter was faster, or a file of somebody else
         if stale:
             directory.remove()
+            removed += 1
+    return removed
+
+
+def snapshots_in_use() -> set[str]:
+    """Digests of the snapshots of all jobs that are still here."""
+    jobs = home() / "jobs"
+    directories = [JobDir(path) for path in jobs.iterdir()] if jobs.is_dir() else []
+    return {digest for item in directories if item.exists and (digest := item.job.snapshot)}

@@ -55,6 +55,7 @@ class Preparer:
         if job.inputs:
             job = self._download(job)
         if job.interpreter.python is None:
+            self._directory.restore_source(job)
             spec = EnvironmentSpec.from_json(job.interpreter.description)
             with self._directory.environment_log.open("a", encoding="utf-8") as log:
                 ready = prepare(

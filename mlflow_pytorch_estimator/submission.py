@@ -22,7 +22,7 @@ from mlflow_pytorch_estimator import (
     locks,
     placement,
     preparer,
-    snapshot,
+    snapshots,
     tags,
     tracking,
 )
@@ -72,7 +72,8 @@ def submit(request: Request) -> GpuClusterSubmittedRun:
 
 
 def _submit(request: Request, place: placement.Placement, scheduler: Scheduler) -> GpuClusterSubmittedRun:
-    jobdir.sweep(bury=tracking.end_orphan)
+    if jobdir.sweep(bury=tracking.end_orphan):
+        snapshots.prune(jobdir.home() / "snapshots", jobdir.snapshots_in_use())
     directory, lock = _stage()
     try:
         job, run_tags = _prepare(request, place, directory)
@@ -109,9 +110,11 @@ def _prepare(request: Request, place: placement.Placement, directory: JobDir) ->
     scratch = directory.path / "fetch"
     scratch.mkdir()
     description = request.source.describe(scratch)
-    snapshot.take(description.top, directory.source, description.subdirectory)
+    taken = snapshots.take(description.top, directory.snapshots, description.subdirectory)
     fetch.discard(scratch)
-    job = _specify(request, place, description)
+    job = replace(_specify(request, place, description), snapshot=taken.digest)
+    if description.environment.has_local_paths:
+        directory.restore_source(job)  # the environment's key covers their content
     ready = find_ready(description.environment, directory.source / description.subdirectory, jobdir.home() / "envs")
     if ready is not None:
         job = preparer.use_environment(job, directory, ready)

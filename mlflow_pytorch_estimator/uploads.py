@@ -18,6 +18,7 @@ from mlflow_pytorch_estimator.files import write_atomic
 from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
 from mlflow_pytorch_estimator.secretvalues import Concealer
 from mlflow_pytorch_estimator.spec import JobSpec
+from mlflow_pytorch_estimator.status import Phase
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -69,6 +70,8 @@ def upload_results(
         attempt(f"logs/{log.name}", partial(client.log_artifact, job.run_id, str(log), "logs"))
     if directory.outputs.is_dir() and any(directory.outputs.iterdir()):
         attempt("outputs", lambda: _upload_tree(client, job.run_id, directory.outputs, directory.path))
+    if (directory.workdir / "logs").is_dir():
+        attempt("logs", lambda: _upload_script_logs(client, job.run_id, directory))
     attempt("gpu_cluster", lambda: _upload_records(client, directory, job, outcome, concealer))
     return problems
 
@@ -83,17 +86,28 @@ def _upload_tree(client: MlflowClient, run_id: str, tree: Path, scratch: Path) -
         client.log_artifacts(run_id, folder, "outputs")
 
 
+def _upload_script_logs(client: MlflowClient, run_id: str, directory: JobDir) -> None:
+    """What the script itself wrote under ``logs``; files that came with the sources are no results."""
+    started = next((event.time for event in directory.events() if event.phase is Phase.RUNNING), 0.0)
+    with tempfile.TemporaryDirectory(dir=directory.path) as folder:
+        _copy_without_escapes(directory.workdir / "logs", Path(folder), started)
+        for ours in directory.logs.iterdir():
+            (Path(folder) / ours.name).unlink(missing_ok=True)
+        if any(Path(folder).iterdir()):
+            client.log_artifacts(run_id, folder, "logs")
+
+
 def _has_links(tree: Path) -> bool:
     return any(Path(root, name).is_symlink() for root, folders, files in os.walk(tree) for name in (*folders, *files))
 
 
-def _copy_without_escapes(tree: Path, target: Path) -> None:
+def _copy_without_escapes(tree: Path, target: Path, since: float = 0.0) -> None:
     inside = tree.resolve()
     for root, _, files in os.walk(tree):
         for name in files:
             path = Path(root, name)
             real = path.resolve()
-            if real.is_relative_to(inside) and real.is_file():
+            if real.is_relative_to(inside) and real.is_file() and real.stat().st_mtime >= since:
                 copy = target / path.relative_to(tree)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 os.link(real, copy)

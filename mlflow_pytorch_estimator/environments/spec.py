@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mlflow_pytorch_estimator.environments.localpath import local_part
+
 
 @dataclass(frozen=True)
 class EnvironmentSpec:
@@ -18,6 +20,11 @@ class EnvironmentSpec:
     constraints: tuple[str, ...]
     source: str
     """Where it was read (``conda.yaml``, ``requirements.txt``, ``local``, ``none``), for messages only."""
+
+    @property
+    def has_local_paths(self) -> bool:
+        """Whether a requirement lies in the project or elsewhere on this machine."""
+        return any(local_part(line) for line in (*self.requirements, *self.constraints))
 
     def to_json(self) -> dict[str, object]:
         """Return the description in JSON types."""

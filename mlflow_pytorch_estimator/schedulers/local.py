@@ -195,7 +195,8 @@ def main(argv: list[str]) -> int:
     held = [locks.adopt(directory.lock, int(argv[2])), locks.adopt(ticket, int(argv[3]))]
     job_agent = agent.Agent(directory, held)
     queue = Queue(queue_root(os.environ))
-    granted = wait_for_turn(directory, queue, ticket, capacity(os.environ))
+    # Copied while it waits: nobody else could use that time.
+    granted = wait_for_turn(directory, queue, ticket, capacity(os.environ)) if job_agent.stage() else None
     if granted is None:
         job_agent.conclude_canceled()
     else:
