@@ -1,0 +1,184 @@
+"""The PyTorch estimator: the one module that knows its 27 parameters. What they mean is in ``docs/estimator.md``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlflow_pytorch_estimator.environments.described import (
+    PackageRequest,
+    SourceNames,
+    describe,
+    framework_requirements,
+    supported_versions,
+)
+from mlflow_pytorch_estimator.environments.spec import EnvironmentSpec
+from mlflow_pytorch_estimator.errors import EnvironmentSpecError
+from mlflow_pytorch_estimator.estimator import training
+from mlflow_pytorch_estimator.estimator.arguments import flag, names, resume_words, script_words, target_name
+from mlflow_pytorch_estimator.estimator.compute import ComputeTarget
+from mlflow_pytorch_estimator.estimator.compute_configuration import priority_is_low
+from mlflow_pytorch_estimator.estimator.distribution import AnyDistribution, resolve
+from mlflow_pytorch_estimator.estimator.environment import Environment
+from mlflow_pytorch_estimator.estimator.exceptions import TrainingException
+from mlflow_pytorch_estimator.estimator.training import TrainingJob
+from mlflow_pytorch_estimator.estimator.vm_sizes import find_size
+from mlflow_pytorch_estimator.script_source import ScriptSource
+
+_NO_CONTAINERS = "jobs run without containers: name the packages in pip_packages or a file instead"
+_REFUSED = {
+    "custom_docker_image": _NO_CONTAINERS,
+    "image_registry_details": _NO_CONTAINERS,
+    "shm_size": "jobs run without containers and have all of the node's /dev/shm: leave it out",
+    "source_directory_data_store": "the source travels in the job directory: leave it out",
+}
+_NAMES = SourceNames(
+    "pip_packages", "conda_packages", "pip_requirements_file", "conda_dependencies_file", "framework_version"
+)
+_PACKAGES = ("conda_packages", "pip_packages", "conda_dependencies_file", "pip_requirements_file")
+
+
+class PyTorch:
+    """A training script, its packages and its resources; ``Experiment.submit`` runs it.
+
+    Raises ``TrainingException`` or ``EnvironmentSpecError`` for whatever cannot be right.
+    """
+
+    FRAMEWORK_NAME = "PyTorch"
+
+    def __init__(
+        self,
+        source_directory: str | os.PathLike[str] | None = None,
+        *,
+        compute_target: ComputeTarget | str | None = None,
+        vm_size: str | None = None,
+        vm_priority: str | None = None,
+        entry_script: str | os.PathLike[str] | None = None,
+        script_params: Mapping[str, Any] | None = None,
+        node_count: int = 1,
+        process_count_per_node: int = 1,
+        distributed_backend: str | None = None,
+        distributed_training: AnyDistribution | None = None,
+        use_gpu: bool = False,
+        use_docker: bool | None = None,
+        custom_docker_image: str | None = None,
+        image_registry_details: object = None,
+        user_managed: bool = False,
+        conda_packages: Sequence[str] | None = None,
+        pip_packages: Sequence[str] | None = None,
+        conda_dependencies_file: str | os.PathLike[str] | None = None,
+        pip_requirements_file: str | os.PathLike[str] | None = None,
+        environment_variables: Mapping[str, Any] | None = None,
+        environment_definition: Environment | None = None,
+        inputs: object = None,
+        source_directory_data_store: object = None,
+        shm_size: str | None = None,
+        resume_from: object = None,
+        max_run_duration_seconds: float | None = None,
+        framework_version: str | None = None,
+    ) -> None:
+        self._given = {name: value for name, value in locals().items() if name not in {"self", "__class__"}}
+        for name, reason in _REFUSED.items():
+            if self._given[name] is not None:
+                raise TrainingException(f"{name} is not supported: {reason}")
+        if use_docker:
+            raise TrainingException(f"use_docker=True is not supported: {_NO_CONTAINERS}")
+        self._source_directory = training.folder(source_directory)
+        script = training.entry(self._source_directory, entry_script, "entry_script")
+        if vm_size is not None:
+            find_size(vm_size)
+        words = (*script_words(script_params), *resume_words(resume_from))
+        nodes, distribution = resolve(node_count, process_count_per_node, distributed_backend, distributed_training)
+        environment_vars = training.variables(environment_variables)
+        self._framework_version = framework_version
+        environment = self._environment(environment_definition, flag("user_managed", user_managed))
+        if isinstance(environment_definition, Environment):
+            environment_vars = training.variables(environment_definition.environment_variables)
+        environment(self._source_directory)  # a mistake shows here, not at submission
+        self._job = TrainingJob(
+            source=ScriptSource(
+                self._source_directory,
+                ("python", script, *words),
+                environment,
+                script,
+                training.named_inputs(inputs),
+                training.parameters_of(words),
+                environment_vars,
+            ),
+            compute_target=target_name(compute_target, vm_size),
+            node_count=nodes,
+            distribution=distribution,
+            use_gpu=flag("use_gpu", use_gpu),
+            vm_size=vm_size,
+            low_priority=priority_is_low(vm_priority),
+            max_seconds=training.duration("max_run_duration_seconds", max_run_duration_seconds),
+        )
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{name}={value!r}" for name, value in self._given.items() if value not in (None, False, 1))
+        return f"PyTorch({given})"
+
+    @property
+    def source_directory(self) -> str:
+        """The folder that is copied and runs, absolute."""
+        return str(self._source_directory)
+
+    @property
+    def framework_version(self) -> str | None:
+        """The version of PyTorch as it was asked for; None means the newest that fits."""
+        return self._framework_version
+
+    @staticmethod
+    def get_supported_versions() -> list[str]:
+        """Versions that ``framework_version`` takes, oldest first."""
+        return list(supported_versions())
+
+    def describe(self, **overrides: Any) -> TrainingJob:
+        """The job; ``script_params`` and ``inputs`` may be replaced for one submission."""
+        unknown = sorted(set(overrides) - {"script_params", "inputs"})
+        if unknown:
+            raise TrainingException(f"{unknown[0]} cannot be replaced at submission, only script_params and inputs")
+        return PyTorch(**{**self._given, **overrides}).describe() if overrides else self._job
+
+    def _environment(self, definition: object, user_managed: bool) -> training.EnvironmentReader:
+        given = [name for name in _PACKAGES if self._given[name]]
+        if definition is not None:
+            others = given + [
+                name for name in ("user_managed", "environment_variables", "framework_version") if self._given[name]
+            ]
+            if others:
+                raise TrainingException(f"environment_definition describes everything: leave out {', '.join(others)}")
+            if not isinstance(definition, Environment):
+                raise TrainingException(f"environment_definition is {definition!r}; it must be an Environment")
+            return definition.describe
+        if user_managed:
+            others = given + (["framework_version"] if self._framework_version else [])
+            if others:
+                raise TrainingException(
+                    f"user_managed=True takes the interpreter as it is: leave out {', '.join(others)}, "
+                    "or install them there"
+                )
+            return lambda root: EnvironmentSpec("local", None, (), (), "local")
+        request = self._packages()
+        return lambda root: describe(root, request)
+
+    def _packages(self) -> PackageRequest:
+        given, version = self._given, self._framework_version
+        # A conda file describes everything, so the framework is added only beside lists.
+        framework = () if given["conda_dependencies_file"] and version is None else framework_requirements(version)
+        return PackageRequest(
+            pip=names("pip_packages", given["pip_packages"]),
+            conda=names("conda_packages", given["conda_packages"]),
+            requirements_file=_path(given["pip_requirements_file"]),
+            conda_file=_path(given["conda_dependencies_file"]),
+            framework=framework,
+            names=_NAMES,
+        )
+
+
+def _path(value: str | os.PathLike[str] | None) -> Path | None:
+    if value is not None and not isinstance(value, (str, os.PathLike)):
+        raise EnvironmentSpecError(f"{value!r} is no path of a file")
+    return None if value is None else Path(value)

@@ -1,0 +1,176 @@
+"""The value that every description of a training job comes down to, and the checks that they share."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlflow_pytorch_estimator.data_input import DataInput
+from mlflow_pytorch_estimator.environments import EnvironmentSpec
+from mlflow_pytorch_estimator.estimator.exceptions import TrainingException
+from mlflow_pytorch_estimator.jobenv import RESERVED
+from mlflow_pytorch_estimator.script_source import ScriptSource, Word
+from mlflow_pytorch_estimator.spec import Distribution
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LONGEST_ENVIRONMENT = 100_000  # characters; Linux takes 128 KiB for one variable, and they travel in one
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """A job as the estimator describes it: what runs, on which compute target, with which ranks."""
+
+    source: ScriptSource
+    compute_target: str | None
+    """Name of a compute target; None means this machine."""
+    node_count: int = 1
+    distribution: Distribution = field(default_factory=Distribution)
+    use_gpu: bool | None = None
+    """True asks for GPUs, False for none, None takes what the target has."""
+    vm_size: str | None = None
+    low_priority: bool = False
+    max_seconds: float | None = None
+
+
+def entry(directory: Path, script: object, parameter: str) -> str:
+    """A script inside the source folder, as a relative path; raises TrainingException."""
+    if not isinstance(script, (str, os.PathLike)) or not os.fspath(script):
+        raise TrainingException(f"{parameter} is missing: name the script to run, relative to source_directory")
+    relative = os.path.normpath(os.fspath(script))
+    if os.path.isabs(relative) or Path(relative).parts[0] == os.pardir:  # noqa: PTH117 - text
+        raise TrainingException(f"{parameter} {os.fspath(script)!r} must be a path inside source_directory")
+    if relative.endswith(".ipynb"):
+        raise TrainingException(
+            f"{parameter} {relative!r} is a notebook: jupyter nbconvert --to script {relative}, and submit the result"
+        )
+    if "\0" in relative or not (directory / relative).is_file():
+        raise TrainingException(f"{parameter} {relative!r} is not in source_directory {str(directory)!r}")
+    return relative
+
+
+def folder(value: object) -> Path:
+    """The source folder; raises TrainingException."""
+    if value is not None and not isinstance(value, (str, os.PathLike)):
+        raise TrainingException(f"source_directory is {value!r}; it must be the path of a folder")
+    path = Path(value or ".").expanduser()
+    if "\0" in str(path) or not path.is_dir():
+        raise TrainingException(f"source_directory {str(path)!r} is no folder")
+    return path.absolute()
+
+
+def word(name: str, value: object) -> Word:
+    """One argument of the script, as text."""
+    if isinstance(value, DataInput):
+        return value
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():
+        value = value.item()  # a NumPy or torch scalar
+    if value is None or not isinstance(value, (str, int, float, os.PathLike)):
+        kind = type(value).__name__
+        raise TrainingException(f"{name} is a {kind}; it must be text, a number, a path or a DataInput")
+    text = os.fsdecode(value) if isinstance(value, os.PathLike) else str(value)
+    return text_word(name, text)
+
+
+def text_word(name: str, text: str) -> str:
+    """Text that can be an argument of a process."""
+    if "\0" in text:
+        raise TrainingException(f"{name} holds a NUL character, which no argument of a process can")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError as error:
+        raise TrainingException(f"{name} is no valid text: {error}") from None
+    return text
+
+
+def variables(given: Mapping[str, Any] | None) -> dict[str, str]:
+    """The environment variables of a job; raises TrainingException."""
+    if given is not None and not isinstance(given, Mapping):
+        raise TrainingException(f"environment_variables is {given!r}; it must be a dict")
+    result: dict[str, str] = {}
+    for name, value in (given or {}).items():
+        if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
+            raise TrainingException(f"{name!r} cannot name an environment variable")
+        if name in RESERVED or name.startswith("GPU_CLUSTER_"):
+            raise TrainingException(f"the environment variable {name} is set by the backend itself")
+        result[name] = str(word(f"environment variable {name}", _no_input(name, value)))
+    if sum(len(name) + len(value) for name, value in result.items()) > _LONGEST_ENVIRONMENT:
+        raise TrainingException("environment_variables are too long for a process: use a file in source_directory")
+    return result
+
+
+def _no_input(name: str, value: object) -> object:
+    if isinstance(value, DataInput):
+        raise TrainingException(f"environment variable {name}: give a DataInput to `inputs`, with a name")
+    return value
+
+
+def duration(name: str, value: object) -> float | None:
+    """Seconds above 0, or None."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if value is not None and not (number and 0 < float(str(value)) < float("inf")):
+        raise TrainingException(f"{name} is {value!r}; it must be a number of seconds above 0")
+    return None if value is None else float(str(value))
+
+
+def named_inputs(given: object) -> tuple[DataInput, ...]:
+    """Inputs from a list of paths, URIs and ``DataInput``, or from a dict of them by name."""
+    if given is None:
+        return ()
+    if isinstance(given, Mapping):
+        return tuple(_input(item, str(name)) for name, item in given.items())
+    if isinstance(given, (str, os.PathLike, DataInput)) or not isinstance(given, Sequence):
+        raise TrainingException(f"inputs is {given!r}; it must be a list or a dict")
+    found = tuple(_input(item, None) for item in given)
+    names = [item.name for item in found if item.name]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise TrainingException(f"two inputs are called {twice!r}")
+    return found
+
+
+def _input(item: object, name: str | None) -> DataInput:
+    if isinstance(item, DataInput):
+        return DataInput(item.uri, name or item.name, item.mode)
+    if not isinstance(item, (str, os.PathLike)):
+        kind = type(item).__name__
+        raise TrainingException(f"an input is a {kind}; it must be a path, an artifact URI or a DataInput")
+    return DataInput(item, name)
+
+
+def parameters_of(words: Sequence[Word]) -> dict[str, str]:
+    """The ``--name value`` pairs of an argument list, for the run's page."""
+    result: dict[str, str] = {}
+    for index, item in enumerate(words):
+        if not isinstance(item, str) or not item.startswith("-") or _is_number(item):
+            continue
+        name, equals, value = item.lstrip("-").partition("=")
+        following = words[index + 1] if index + 1 < len(words) else ""
+        if not equals:
+            value = shown(following) if not _is_option(following) else ""
+        if name:
+            result[name] = value
+    return result
+
+
+def shown(item: Word) -> str:
+    """An argument for people."""
+    return os.fspath(item.uri) if isinstance(item, DataInput) else item
+
+
+def _is_option(item: Word) -> bool:
+    return isinstance(item, str) and item.startswith("-") and not _is_number(item)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+EnvironmentReader = Callable[[Path], EnvironmentSpec]
