@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,3 +26,10 @@ def spawn(argv: Sequence[str], log: Path, cwd: Path, environ: Mapping[str, str],
             pass_fds=tuple(fds),
         )
     _started.append(process)
+
+
+@atexit.register
+def _let_go() -> None:
+    # They are meant to go on: Python must not warn about them.
+    for process in _started:
+        process.returncode = process.poll() or 0

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import os
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,9 +37,12 @@ from mlflow_pytorch_estimator import (
     Run,
     ScriptRunConfig,
     Workspace,
+    errors,
 )
 from mlflow_pytorch_estimator.errors import GpuClusterError
+from mlflow_pytorch_estimator.estimator import exceptions
 from mlflow_pytorch_estimator.estimator.compute_status import AmlComputeStatus
+from mlflow_pytorch_estimator.status import Phase
 
 GUIDE, MIGRATION = ROOT / "docs/estimator.md", ROOT / "docs/migration.md"
 EXAMPLES = ROOT / "examples/migration"
@@ -237,6 +241,31 @@ def test_every_public_name_of_the_package_is_named() -> None:
     assert set(package.__all__) - known == set()
 
 
+def test_every_error_has_a_row() -> None:
+    table = GUIDE.read_text(encoding="utf-8").partition("\n## Errors\n")[2].partition("\n## ")[0]
+    said = set(re.findall(r"`(?:errors\.)?(\w+)`", "".join(re.findall(r"^\|.*? \|", table, re.MULTILINE))))
+    assert said <= {*vars(errors), *vars(exceptions)}
+    assert {name for name, kind in vars(exceptions).items() if _is_own(kind)} <= said
+
+
+def _is_own(kind: object) -> bool:
+    return isinstance(kind, type) and kind.__module__ == exceptions.__name__
+
+
+def test_every_status_has_a_row() -> None:
+    said: dict[str, str] = {}
+    for names, theirs in re.findall(
+        r"^\| ((?:`[A-Z]\w+`(?:, )?)+) \| .* \| ([A-Z, ]+) \|$", section_of_runs(), re.MULTILINE
+    ):
+        found, meant = re.findall(r"\w+", names), theirs.split(", ")
+        said |= zip(found, meant * (len(found) if len(meant) == 1 else 1), strict=True)
+    assert said == {str(phase): phase.mlflow_status for phase in Phase}
+
+
+def section_of_runs() -> str:
+    return GUIDE.read_text(encoding="utf-8").partition("\n## Run\n")[2].partition("\n## ")[0]
+
+
 def test_python_blocks_import_what_exists() -> None:
     blocks = list(python_blocks())
     assert blocks
@@ -313,21 +342,17 @@ def _imported(text: str, source: str) -> set[str]:
 
 
 def test_the_moved_scripts_run(store: MlflowClient, tmp_path: Path) -> None:
-    sys.path.insert(0, str(EXAMPLES))
-    try:
-        moved = importlib.import_module("submit")
-    finally:
-        sys.path.remove(str(EXAMPLES))
+    moved = runpy.run_path(str(EXAMPLES / "submit.py"))
     (tmp_path / ".azureml").mkdir()
     (tmp_path / ".azureml/config.json").write_text(
         '{"subscription_id": "0000", "resource_group": "group", "workspace_name": "my-workspace"}'
     )
     workspace = Workspace.from_config()
     assert (workspace.name, workspace.get_mlflow_tracking_uri()) == ("my-workspace", f"sqlite:///{tmp_path}/mlflow.db")
-    target = moved.find_or_create(workspace, "gpu-cluster")
+    target = moved["find_or_create"](workspace, "gpu-cluster")
     assert (target.name, target.scale_settings.maximum_node_count) == ("gpu-cluster", 4)
-    assert moved.find_or_create(workspace, "gpu-cluster").created_on == target.created_on
-    job = moved.describe(target).describe()
+    assert moved["find_or_create"](workspace, "gpu-cluster").created_on == target.created_on
+    job = moved["describe"](target).describe()
     assert job.source.words == ("python", "train_sides.py", "--num_epochs", "3", "--output_dir", "./outputs")
 
     # The same script with the interpreter that is there, because building its environment takes long.
@@ -336,7 +361,11 @@ def test_the_moved_scripts_run(store: MlflowClient, tmp_path: Path) -> None:
         script_params={"--num_epochs": 3, "--output_dir": "./outputs"},
     )  # fmt: skip
     run = Experiment(workspace, name="moved").submit(estimator)
-    run.wait_for_completion()
+    details = run.wait_for_completion()
+    said = (
+        GUIDE.read_text(encoding="utf-8").partition("`get_details()` has the keys")[2].partition("`logFiles` maps")[0]
+    )
+    assert list(details) == re.findall(r"`(\w+)`", said)
     metrics = run.get_metrics()
     assert metrics["lr"] == 0.5
     assert len(metrics["best_val_acc"]) == 3

@@ -6,6 +6,7 @@ import os
 import re
 import unicodedata
 from pathlib import Path
+from urllib.parse import unquote, urlparse, urlunparse
 
 from mlflow_pytorch_estimator.estimator.exceptions import UserErrorException
 
@@ -24,8 +25,8 @@ def clean(name: object, what: str, *, root: bool = False, error: type[UserErrorE
         raise error(f"{what} is {name!r}, a {type(name).__name__}; it must be text such as 'outputs/model.pt'")
     reason = _refusal(name)
     parts = [part for part in name.split("/") if part not in {"", "."}]
-    if reason is None and not parts and not root:
-        reason = "it names no file"
+    if reason is None:
+        reason = _change("/".join(parts)) if parts or root else "it names no file"
     if reason is not None:
         raise error(f"{what} {_shown(name)}: {reason}; use a relative path such as 'outputs/model.pt'")
     return "/".join(parts)
@@ -39,6 +40,15 @@ def _refusal(name: str) -> str | None:
     if found := _CHANGED_ON_THE_WAY.search(name):
         return f"MLflow cannot keep {found.group()!r} in a name"
     return next(filter(None, map(_refusal_of_part, name.split("/"))), None)
+
+
+def _change(name: str) -> str | None:
+    """MLflow reads names as URLs: ``a;`` would be ``a``, another file, and ``Http:x`` is no longer relative."""
+    try:
+        read = urlunparse(urlparse(unquote(name)))
+    except ValueError:
+        read = None
+    return None if read == name else f"MLflow would read it as {read!r}"
 
 
 def _refusal_of_part(part: str) -> str | None:

@@ -113,10 +113,15 @@ class Experiment:
             )
         return self._run(submitted.run_id)
 
-    def start_logging(self, *, run_name: str | None = None, tags: Mapping[str, Any] | None = None) -> Run:
-        """A run of this process, to log into; ``complete`` or ``fail`` ends it, or the end of a ``with`` block."""
+    def start_logging(
+        self, *, display_name: str | None = None, run_name: str | None = None, tags: Mapping[str, Any] | None = None
+    ) -> Run:
+        """A run of this process, to log into; ``complete`` or ``fail`` ends it, or the end of a ``with`` block.
+
+        ``display_name`` is the original's word for ``run_name``.
+        """
         run_tags = {**context_registry.resolve_tags(), **text_tags(tags)}
-        return self._run(self._client.create_run(self.id, tags=run_tags, run_name=run_name).info.run_id)
+        return self._run(self._client.create_run(self.id, tags=run_tags, run_name=run_name or display_name).info.run_id)
 
     def get_runs(
         self,

@@ -16,7 +16,8 @@ from mlflow_pytorch_estimator.estimator import legalnames
 
 _logger = logging.getLogger(__name__)
 
-PREFIX = "gpu_cluster.logged."
+# MLflow's pages hide tags that begin like this one.
+PREFIX = "mlflow.gpu_cluster.logged."
 _MAX_NAME = 1000  # characters of each text in the tag, whose value MLflow cuts
 
 

@@ -116,6 +116,11 @@ class PyTorch:
             max_seconds=training.duration("max_run_duration_seconds", max_run_duration_seconds),
         )
 
+    def __setattr__(self, name: str, value: object) -> None:
+        if not name.startswith("_"):
+            raise TrainingException(f"{name} cannot be changed afterwards: give it to PyTorch(...)")
+        object.__setattr__(self, name, value)
+
     def __repr__(self) -> str:
         given = ", ".join(f"{name}={value!r}" for name, value in self._given.items() if value not in (None, False, 1))
         return f"PyTorch({given})"

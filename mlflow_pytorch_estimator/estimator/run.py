@@ -136,6 +136,10 @@ class Run(Recorder):
         text: str | None = self._read().data.tags.get(tag_names.NOTE)
         return text
 
+    @description.setter
+    def description(self, text: str) -> None:
+        self._client.set_tag(self._id, tag_names.NOTE, text)
+
     @property
     def type(self) -> str:
         """``gpu-cluster`` for a job, ``interactive`` for a run of some process."""
@@ -278,6 +282,10 @@ class Run(Recorder):
         """The same as ``tags``."""
         return self.tags
 
+    def get_snapshot_id(self) -> str | None:
+        """Digest of the sources that the job runs; None where the job is not known."""
+        return self.job.directory.job.snapshot if self.job else None
+
     def tag(self, key: str, value: Any = None) -> None:
         """Set a tag."""
         self.set_tags({key: value})
@@ -313,6 +321,9 @@ class Run(Recorder):
         if self._writes():
             for key, value in given.items():
                 self._client.set_tag(self._id, PROPERTY + key, value)
+
+    def start(self) -> None:
+        """Nothing to do: a run has started when it is there."""
 
     def cancel(self) -> None:
         """End the job and wait until nothing of it is left; the run is Canceled. From inside of the job: ask for it."""

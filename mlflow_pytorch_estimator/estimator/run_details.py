@@ -113,7 +113,8 @@ def _log_names(run: Run, job: GpuClusterSubmittedRun | None) -> list[str]:
 def _local_logs(job: GpuClusterSubmittedRun | None) -> dict[str, Path]:
     if job is None:
         return {}
-    logs = (path for path in job.directory.logs.glob("*.log") if path.stat().st_size)
+    ours = job.directory.agent_log  # it is not stored
+    logs = (path for path in job.directory.logs.glob("*.log") if path != ours and path.stat().st_size)
     return {f"logs/{path.name}": path for path in logs}
 
 

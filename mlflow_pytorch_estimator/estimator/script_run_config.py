@@ -69,6 +69,11 @@ class ScriptRunConfig:
             max_seconds=training.duration("max_run_duration_seconds", max_run_duration_seconds),
         )
 
+    def __setattr__(self, name: str, value: object) -> None:
+        if not name.startswith("_"):
+            raise TrainingException(f"{name} cannot be changed afterwards: give it to ScriptRunConfig(...)")
+        object.__setattr__(self, name, value)
+
     def describe(self) -> TrainingJob:
         """The job."""
         return self._job

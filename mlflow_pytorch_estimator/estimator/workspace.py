@@ -54,12 +54,28 @@ class Workspace:
         self.name = config.name
         self.stores: Stores = config.stores
         self.home: Path = config.home or jobdir.home()
+        self._foreign = dict(config.foreign)
 
     @classmethod
     def _of(cls, config: WorkspaceConfig) -> Workspace:
         made = cls.__new__(cls)
         made._set(config)
         return made
+
+    @property
+    def subscription_id(self) -> str:
+        """As an old ``config.json`` says it, perhaps empty; it names nothing here."""
+        return self._foreign.get("subscription_id", "")
+
+    @property
+    def resource_group(self) -> str:
+        """As an old ``config.json`` says it, perhaps empty; it names nothing here."""
+        return self._foreign.get("resource_group", "")
+
+    @property
+    def location(self) -> str:
+        """``local``: a workspace is no resource of a cloud."""
+        return "local"
 
     def __repr__(self) -> str:
         return f"Workspace({self.name!r}, tracking_uri={self.get_mlflow_tracking_uri()!r})"
@@ -93,9 +109,13 @@ class Workspace:
         registry_uri: str | None = None,
         home: str | os.PathLike[str] | None = None,
         exist_ok: bool = False,
+        subscription_id: str | None = None,
+        resource_group: str | None = None,
     ) -> Workspace:
         """Give a name to a tracking store, a registry and a home, for ``get``; nothing else is created."""
-        made = cls(workspace_name=name, tracking_uri=tracking_uri, registry_uri=registry_uri, home=home)
+        made = cls(
+            subscription_id, resource_group, name, tracking_uri=tracking_uri, registry_uri=registry_uri, home=home
+        )
         path = workspace_config.named(name)
         if path.exists() and not exist_ok:
             raise WorkspaceException(
@@ -210,4 +230,4 @@ class Workspace:
             yield
 
     def _config(self) -> WorkspaceConfig:
-        return WorkspaceConfig(self.name, self.stores, self.home)
+        return WorkspaceConfig(self.name, self.stores, self.home, self._foreign)

@@ -8,7 +8,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class WorkspaceConfig:
     name: str
     stores: Stores
     home: Path | None
+    foreign: Mapping[str, str] = field(default_factory=dict)
+    """What an old file says beside that; it names nothing here."""
 
     @classmethod
     def checked(cls, data: Mapping[str, Any], folder: Path, where: str = "Workspace") -> WorkspaceConfig:
@@ -50,7 +52,10 @@ class WorkspaceConfig:
         name = data.get("workspace_name") or "local"
         if not _NAME.fullmatch(name):
             raise WorkspaceException(f"{where}: {name!r} cannot name a workspace: use letters, digits, -, _ and .")
-        return cls(name, Stores(tracking_uri, registry_uri), folder / Path(home).expanduser() if home else None)
+        foreign = {key: data[key] for key in _FOREIGN if data.get(key)}
+        return cls(
+            name, Stores(tracking_uri, registry_uri), folder / Path(home).expanduser() if home else None, foreign
+        )
 
 
 def locate(path: str | os.PathLike[str] | None) -> Path | None:
@@ -94,7 +99,12 @@ def write(path: Path, config: WorkspaceConfig) -> None:
     clean = {key: without_credentials(uri) for key, uri in uris.items()}
     if clean != uris:
         _logger.warning("%s: user and password are left out; set MLFLOW_TRACKING_USERNAME and _PASSWORD", path)
-    data = {"workspace_name": config.name, **clean, **({"home": str(config.home)} if config.home else {})}
+    data = {
+        **config.foreign,
+        "workspace_name": config.name,
+        **clean,
+        **({"home": str(config.home)} if config.home else {}),
+    }
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomic(path, json.dumps(data, indent=2) + "\n")
