@@ -24,7 +24,8 @@ check: .venv-test/installed
 # The lower end of the supported range of MLflow, with packages of its time (MLflow 3.8 does not bound them, and
 # fails with today's); `make test` runs everything on the upper end.
 test-oldest: .venv-oldest/installed
-	.venv-oldest/bin/python -m pytest -q tests/test_runs.py tests/test_models.py
+	.venv-oldest/bin/python -m pytest -q tests/test_runs.py tests/test_models.py tests/test_workspace.py \
+		tests/test_recording_store.py tests/test_registration.py tests/test_run_files.py
 
 .venv/installed: setup.cfg pyproject.toml $(shell find mlflow_pytorch_estimator -name '*.py')
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed: make PYTHON=python3.12" >&2; exit 1; }

@@ -163,7 +163,7 @@ def names_of(kind: type) -> set[str]:
 
 
 def python_blocks() -> Iterator[str]:
-    for document in (GUIDE, MIGRATION):
+    for document in (GUIDE, MIGRATION, ROOT / "README.md"):
         yield from re.findall(r"```python\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL)
 
 
