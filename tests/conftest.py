@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -59,19 +62,34 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite store as MLflow makes it: MLflow needs a second for that, a copy needs none."""
+    folder = tmp_path_factory.mktemp("empty")
+    MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
+    return folder / "mlflow.db"
+
+
+def copy_store(empty: Path, target: Path, artifacts: str) -> None:
+    """A store of a test's own, with the default experiment's files where MLflow would put them."""
+    shutil.copyfile(empty, target)
+    with contextlib.closing(sqlite3.connect(target)) as connection:
+        connection.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", (artifacts,))
+        connection.commit()
+
+
 @pytest.fixture
-def store(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowClient]:
+def store(tmp_path: Path, home: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowClient]:
     """A SQLite store of its own, as MLflow's current one."""
     uri = f"sqlite:///{tmp_path}/mlflow.db"
+    copy_store(empty_store, tmp_path / "mlflow.db", str(tmp_path / "mlruns/0"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", uri)
     before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
-    # The default experiment keeps its artifacts below the directory in which the store is created.
     monkeypatch.chdir(tmp_path)
     client = MlflowClient()
-    client.search_experiments()
     # Another test may have left its own active experiment in this process; the variable would reach `mlflow run`.
     mlflow.set_experiment(experiment_id="0")
     monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
@@ -89,7 +107,8 @@ class Server:
 
 
 @pytest.fixture
-def server(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(tmp_path: Path, home: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    copy_store(empty_store, tmp_path / "server.db", "mlflow-artifacts:/0")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
