@@ -7,6 +7,7 @@ import re
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote
 
 from mlflow_pytorch_estimator.errors import ProjectError
 
@@ -16,6 +17,8 @@ _SCHEMES = (
     *("viewfs", "r2", "b2", "oss", "ftp", "sftp", "uc-volume"),
 )
 _URI = re.compile(rf"({'|'.join(map(re.escape, _SCHEMES))}):/.*", re.DOTALL)
+_FILE = re.compile(r"file:(//)?(?=/)")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
@@ -48,15 +51,25 @@ class DataInput:
     def local_path(self) -> str:
         """The absolute path of a local input; raises ProjectError when there is nothing."""
         text = os.fspath(self.uri)
-        path = Path(text.removeprefix("file://")).expanduser()
-        if not path.exists():
-            raise ProjectError(f"there is no file or folder {text!r} for the input {self.name or ''}".rstrip())
+        path = Path(_plain(text)).expanduser()
+        if "\0" in text or not path.exists():
+            if _ADDRESS.match(text):
+                raise ProjectError(
+                    f"the input {text!r} cannot be downloaded: give the address as text, or with mode='direct'"
+                )
+            whose = f" for the input {self.name}" if self.name else ""
+            raise ProjectError(f"there is no file or folder {text!r}{whose}")
         return os.path.abspath(path)  # noqa: PTH100 - without `..`, but with the user's links
 
 
 def is_artifact_uri(text: str) -> bool:
     """Whether a value names artifacts that MLflow can download."""
     return _URI.fullmatch(text) is not None
+
+
+def _plain(text: str) -> str:
+    """The path in a ``file:`` URI; any other text as it is."""
+    return unquote(_FILE.sub("", text, count=1)) if _FILE.match(text) else text
 
 
 @dataclass

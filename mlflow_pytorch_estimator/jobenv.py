@@ -28,8 +28,9 @@ def input_variable(name: str) -> str:
 
 
 def rank_environment(environ: Mapping[str, str], job: JobSpec, directory: JobDir) -> dict[str, str]:
-    """The agent's environment, with the job's interpreter first on ``PATH`` and MLflow's variables set."""
+    """The agent's environment and the user's variables, with the job's interpreter first on ``PATH``."""
     result = dict(environ)
+    own = json.loads(result.pop(CARRIED_VARIABLE, "{}"))
     python = Path(job.interpreter.python or "")
     if job.interpreter.manager != "local":
         for name in _FOREIGN:
@@ -37,13 +38,13 @@ def rank_environment(environ: Mapping[str, str], job: JobSpec, directory: JobDir
         result["VIRTUAL_ENV"] = str(python.parent.parent)
         # Environments are new and have no bytecode yet: not writing it costs every job 10 s for `import mlflow, torch`.
         result.pop("PYTHONDONTWRITEBYTECODE", None)
+    result.update(own)  # before the two paths: a PATH of the user's must not hide the job's interpreter
     # Also for the local manager: a job of `/path/to/venv/bin/mlflow run` means that venv's python.
     result["PATH"] = f"{python.parent}:{result.get('PATH', '')}"
     if directory.library.is_dir():
         result["PYTHONPATH"] = ":".join(filter(None, [str(directory.library), result.get("PYTHONPATH")]))
     result.setdefault("PYTHONUNBUFFERED", "1")  # a log that is written in blocks is not live
     result.update({input_variable(name): path for name, path in job.input_paths.items()})
-    result.update(json.loads(result.pop(CARRIED_VARIABLE, "{}")))
     result["MLFLOW_RUN_ID"] = job.run_id
     result["MLFLOW_EXPERIMENT_ID"] = job.experiment_id
     return result

@@ -7,14 +7,16 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from mlflow_pytorch_estimator import tracking
+from mlflow_pytorch_estimator import jobdir, tracking
 from mlflow_pytorch_estimator.data_input import DataInput, Downloads, is_artifact_uri
 from mlflow_pytorch_estimator.description import Description
 from mlflow_pytorch_estimator.environments import EnvironmentSpec
 from mlflow_pytorch_estimator.errors import ProjectError
 from mlflow_pytorch_estimator.secretvalues import Concealer
 from mlflow_pytorch_estimator.shellsecrets import HiddenSecrets
+from mlflow_pytorch_estimator.snapshots.walk import _Walker
 
 Word = str | DataInput
 _LONGEST_COMMAND = 128 * 1024 - 1  # bytes; Linux takes no longer single argument, and `bash -c` gets one
@@ -39,21 +41,53 @@ class ScriptSource:
         """Check and describe."""
         if not self.directory.is_dir():
             raise ProjectError(f"source_directory {str(self.directory)!r} is no folder")
+        if self.words[:2] == ("python", self.entry_point):
+            _check_is_taken(self.directory, os.path.normpath(self.entry_point))
         downloads = Downloads()
         concealer = Concealer.from_environ({**os.environ, **self.environment_variables})
         paths = {_name(item, number): downloads.path_of(item) for number, item in enumerate(self.inputs)}
         return Description(
             top=self.directory.absolute(),
             subdirectory="",
-            name=self.directory.resolve().name,
+            name=_storable(self.directory.resolve().name),
             entry_point=self.entry_point,
             command=_command(self.words, downloads, concealer),
             parameters={name: concealer.conceal(value) for name, value in self.parameters.items()},
             environment=self.environment(self.directory),
             inputs=downloads.uris,
             input_paths=paths,
-            tags=tracking.source_tags(self.directory.absolute() / self.entry_point, self.entry_point),
+            tags={
+                name: _storable(value)
+                for name, value in tracking.source_tags(
+                    self.directory.absolute() / self.entry_point, self.entry_point
+                ).items()
+            },
         )
+
+
+def _check_is_taken(directory: Path, script: str) -> None:
+    """Look along the script's path only: the whole folder is walked once, for the snapshot."""
+    walker, path = _Walker(directory.resolve(), jobdir.home(), ""), ""
+    rules: dict[str, Any] = {path: ()}
+    for part in Path(script).parent.parts:
+        rules = dict(walker.visit(path, rules[path]))
+        path += f"{part}/"
+        if path[:-1] in walker.found.links:
+            return
+        if path not in rules:
+            break
+    else:
+        walker.visit(path, rules[path])
+    if script not in walker.found.files and script not in walker.found.links:
+        raise ProjectError(
+            f"the job's copy of {str(directory)!r} would lack {script!r}: .gitignore or .amlignore names it, or it is in "
+            f"a folder that is always left out; move it, or write '!{script}' into .amlignore"
+        )
+
+
+def _storable(text: str) -> str:
+    """Text that every store takes: a file name need not be UTF-8."""
+    return text.encode("utf-8", errors="backslashreplace").decode()
 
 
 def _name(item: DataInput, number: int) -> str:

@@ -307,7 +307,9 @@ def test_a_job_ends_itself_whatever_it_calls(submit: Make) -> None:
         "with Run.get_context() as again:\n    again.log('a', 1)\n"
     )
     run.wait_for_completion()
-    assert run.get_details_with_logs()["logFiles"]["logs/rank_0.log"].splitlines()[-1] in {"SCHEDULED", "RUNNING"}
+    lines = run.get_details_with_logs()["logFiles"]["logs/rank_0.log"].splitlines()
+    assert {"SCHEDULED", "RUNNING"} & set(lines)
+    assert sum("whose own end decides" in line for line in lines) == 3
     assert run.get_metrics() == {"a": 1}
 
 

@@ -182,7 +182,11 @@ def test_a_taken_name_is_told_apart(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_tags_that_are_not_ours_are_no_marks() -> None:
     good = Mark("prec@1", "prec_1")
-    broken = {"mlflow.gpu_cluster.logged.a": "{", "mlflow.gpu_cluster.logged.b": "[1]", "mlflow.gpu_cluster.logged.c": '{"x": 1}'}
+    broken = {
+        "mlflow.gpu_cluster.logged.a": "{",
+        "mlflow.gpu_cluster.logged.b": "[1]",
+        "mlflow.gpu_cluster.logged.c": '{"x": 1}',
+    }
     assert read_marks({**broken, "other": "1", **dict([good.tag()])}) == {"prec@1": good}
 
 

@@ -73,6 +73,12 @@ def use(uri: str) -> None:
     mlflow.set_registry_uri(uri)
 
 
+@pytest.fixture(autouse=True)
+def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks the store that is not there hears so at once."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("store")
@@ -446,6 +452,24 @@ def test_a_failure_leaves_nothing_behind(
     (kept,) = place.client.search_model_versions("name='rolled-back'")
     assert int(kept.version) == 1
     place.client.delete_registered_model("rolled-back")
+
+
+def test_what_cannot_be_deleted_again_is_at_least_not_pending(
+    place: Place, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph(outputs / "a.onnx")
+    run_id = place.run_with(outputs)
+    before = logged_models(place)
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise MlflowException("the store is down")
+
+    for step in ("log_model_artifacts", "delete_logged_model"):
+        monkeypatch.setattr(MlflowClient, step, fail)
+    with pytest.raises(GpuClusterError, match="the store is down"):
+        register(place.stores, run_id, "undeletable", "outputs")
+    left = logged_models(place)
+    assert [left[model_id] for model_id in left.keys() - before.keys()] == ["FAILED"]
 
 
 def test_a_prompt_of_that_name_is_not_touched(place: Place, outputs: Path) -> None:

@@ -20,6 +20,7 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from mlflow_pytorch_estimator.errors import GpuClusterError, UnknownRunError
 from mlflow_pytorch_estimator.estimator.artifact_names import clean
+from mlflow_pytorch_estimator.estimator.artifact_tree import fetch
 from mlflow_pytorch_estimator.estimator.exceptions import UserErrorException
 from mlflow_pytorch_estimator.estimator.files import RunFiles
 from mlflow_pytorch_estimator.tracking import Stores
@@ -46,6 +47,7 @@ REFUSED = [
     "a?b",
     "a;",
     "f/;",
+    "..a/b",
     "http:x",
     "Ab:x",
     "http://[",
@@ -107,6 +109,8 @@ def test_names_are_all_files_those_of_logged_models_included(files: RunFiles, tm
     assert files.names() == ["net/MLmodel", "net/data/weights", "outputs/b", "outputs/deep/er", "top"]
     assert files.read_text("net/data/weights") == "new"
     assert files.read_text("net/MLmodel") == "the run's own"
+    saved = files.download_many("net", tmp_path / "saved")
+    assert [path.read_text() for path in saved] == ["the run's own", "new"]
 
 
 def test_a_deleted_and_an_unknown_run_say_so(files: RunFiles) -> None:
@@ -230,8 +234,25 @@ def test_names_of_the_server_are_not_trusted(
     assert not target.exists()
 
 
+def test_one_bad_name_of_a_logged_model_stops_the_whole_download(files: RunFiles, tmp_path: Path) -> None:
+    put(files, good="1")
+    logged_model(files, tmp_path, "net", "text")
+    (model,) = files._tree().models
+    Path(model.uri.removeprefix("file://"), "a;").write_text("x")
+    with pytest.raises(UserErrorException, match="'net/a;'"):
+        files.download_many(output_directory=tmp_path / "target")
+    assert not (tmp_path / "target").exists()
+
+
+def test_the_last_step_checks_names_by_itself(files: RunFiles, tmp_path: Path) -> None:
+    put(files, good="1")
+    with pytest.raises(UserErrorException, match="could lead out"):
+        fetch(files._tree().own.repository, {"good": tmp_path / "good", "../good": tmp_path / "bad"})
+    assert not (tmp_path / "good").exists()
+
+
 def test_a_listing_that_never_ends_ends(files: RunFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    entries = {None: ["a"], "a": ["a", "b", "a/x"], "a/x": ["a", "a/x"]}
+    entries = {None: ["", "a"], "a": ["a", "b", "a/x"], "a/x": ["a", "a/x"]}
     monkeypatch.setattr(
         LocalArtifactRepository,
         "list_artifacts",

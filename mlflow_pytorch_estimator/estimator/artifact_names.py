@@ -44,6 +44,8 @@ def _refusal(name: str) -> str | None:
 
 def _change(name: str) -> str | None:
     """MLflow reads names as URLs: ``a;`` would be ``a``, another file, and ``Http:x`` is no longer relative."""
+    if name.startswith(".."):
+        return "MLflow takes two dots at its beginning for a way out"
     try:
         read = urlunparse(urlparse(unquote(name)))
     except ValueError:
@@ -70,7 +72,7 @@ def _shown(name: str) -> str:
 def place_within(folder: Path, name: str) -> Path:
     """Where a file of that (clean) name may be written below ``folder``, following no link out of it."""
     inside, target = folder.resolve(), folder / name
-    if not target.parent.resolve().is_relative_to(inside) or not target.resolve().is_relative_to(inside):
+    if not target.resolve().is_relative_to(inside):
         raise UserErrorException(f"{str(target)!r} leads out of {str(folder)!r} through a link: remove the link")
     if target.is_dir():
         raise UserErrorException(f"{str(target)!r} is a folder: give the file another name or place")

@@ -11,6 +11,7 @@ from typing import Any
 
 from mlflow_pytorch_estimator.data_input import DataInput
 from mlflow_pytorch_estimator.environments import EnvironmentSpec
+from mlflow_pytorch_estimator.estimator import legalnames
 from mlflow_pytorch_estimator.estimator.exceptions import TrainingException
 from mlflow_pytorch_estimator.jobenv import RESERVED
 from mlflow_pytorch_estimator.script_source import ScriptSource, Word
@@ -152,8 +153,14 @@ def parameters_of(words: Sequence[Word]) -> dict[str, str]:
         if not equals:
             value = shown(following) if not _is_option(following) else ""
         if name:
-            result[name] = value
+            result[_free_name(name, item, result)] = value
     return result
+
+
+def _free_name(name: str, word: str, taken: Mapping[str, str]) -> str:
+    """A name that MLflow takes and that no other option has: ``-x`` and ``--x`` are two."""
+    legal = legalnames.nearest(name)
+    return legal if legal not in taken else legalnames.distinct(word)
 
 
 def shown(item: Word) -> str:
