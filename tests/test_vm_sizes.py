@@ -48,10 +48,10 @@ def test_an_unknown_size_names_the_nearest_and_the_alternative() -> None:
     with pytest.raises(ComputeTargetException) as caught:
         find_size("STANDARD_NC6_v2")
     message = str(caught.value)
-    assert message.startswith("vm_size 'STANDARD_NC6_v2' is not known; did you mean Standard_NC6s_v2, ")
-    assert message.endswith("said with cpus_per_node, memory_gb_per_node and gpus_per_node")
+    assert message.startswith("vm_size 'STANDARD_NC6_v2' is not known (did you mean Standard_NC6s_v2, ")
+    assert message.endswith("say other sizes with cpus_per_node, memory_gb_per_node and gpus_per_node")
     assert "\n" not in message
-    with pytest.raises(ComputeTargetException, match="is not known; Other sizes"):
+    with pytest.raises(ComputeTargetException, match="is not known; say other sizes"):
         find_size("§§§§")
 
 

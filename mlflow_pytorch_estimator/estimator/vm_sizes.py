@@ -85,9 +85,9 @@ def find_size(name: str) -> VmSize:
     if key in _BY_NAME:
         return _BY_NAME[key]
     close = [_BY_NAME[match].name for match in difflib.get_close_matches(key, _BY_NAME, n=3, cutoff=0.5)]
-    hint = f"did you mean {', '.join(close)}?" if close else "it is in no table."
+    hint = f" (did you mean {', '.join(close)}?)" if close else ""
     raise ComputeTargetException(
-        f"vm_size {name[:80]!r} is not known; {hint} Other sizes are said with cpus_per_node, memory_gb_per_node and "
+        f"vm_size {name[:80]!r} is not known{hint}; say other sizes with cpus_per_node, memory_gb_per_node and "
         "gpus_per_node"
     )
 
