@@ -123,10 +123,17 @@ class Follower:
 
     def _print_news(self, *, last: bool = False) -> bool:
         events = self._directory.events()
-        for event in events[self._printed :]:
-            self._terminal.say(event.message, event.phase)
         busy = len(events) > self._printed
+        for event in events[self._printed :]:
+            if event.phase is Phase.FINALIZING:
+                while self._print_output(last=True):  # all of it is there, and came before
+                    pass
+            self._terminal.say(event.message, event.phase)
         self._printed = len(events)
+        return self._print_output(last=last) or busy
+
+    def _print_output(self, *, last: bool) -> bool:
+        busy = False
         logs = self._directory.rank_logs()
         for log in logs:
             prefix = f"[{log.stem.replace('_', ' ')}] ".encode() if len(logs) > 1 else b""

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_pytorch_estimator import journal, locks
+from mlflow_pytorch_estimator.errors import ProjectError
 from mlflow_pytorch_estimator.files import read_json, write_atomic
 from mlflow_pytorch_estimator.snapshots.restore import restore
 from mlflow_pytorch_estimator.spec import JobSpec
@@ -190,7 +191,10 @@ class JobDir:
     def conclude(self, phase: Phase, reason: str, exit_code: int | None = None, **details: Any) -> Outcome:
         """Write the final word; it is durable before anybody is told."""
         outcome = Outcome(phase, reason, exit_code, round(time.time(), 3), **details)
-        write_atomic(self._outcome, _dump(asdict(outcome)))
+        try:
+            write_atomic(self._outcome, _dump(asdict(outcome)))
+        except OSError as error:
+            raise ProjectError(f"cannot write {self._outcome}: {error.strerror}; free space there") from error
         return outcome
 
     def request_cancel(self) -> None:

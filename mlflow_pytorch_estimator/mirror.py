@@ -99,10 +99,20 @@ class RunMirror:
             for key, value in self._job.parameters.items()
             if key not in known
         ]
-        for start in range(0, len(params), 100):
-            self._client.log_batch(run_id, params=params[start : start + 100])
+        problems += self._log_params(params)
         self._set_tags(outcome.phase, outcome, tags.of_outcome(outcome, problems))
         self._client.set_terminated(run_id, outcome.phase.mlflow_status)
+
+    def _log_params(self, params: list[Param]) -> list[str]:
+        # A name or value that the store refuses must not keep the job's end from the run.
+        try:
+            for start in range(0, len(params), 100):
+                self._client.log_batch(self._job.run_id, params=params[start : start + 100])
+        except MlflowException as error:
+            if error.error_code != "INVALID_PARAMETER_VALUE":
+                raise
+            return [f"parameters: {str(error)[:300]}"]
+        return []
 
 
 @contextmanager
@@ -111,5 +121,6 @@ def _forgetting_deleted_runs() -> Iterator[None]:
         yield
     except MlflowException as error:
         # Somebody deleted the run or its experiment: there is nothing left to tell the truth to.
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST" and "'deleted' state" not in str(error):
+        deleted = any(words in str(error) for words in ("'deleted' state", "Current state is deleted"))
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST" and not deleted:
             raise

@@ -45,7 +45,7 @@ class ScriptSource:
             _check_is_taken(self.directory, os.path.normpath(self.entry_point))
         downloads = Downloads()
         concealer = Concealer.from_environ({**os.environ, **self.environment_variables})
-        paths = {_name(item, number): downloads.path_of(item) for number, item in enumerate(self.inputs)}
+        paths = {input_name(item, number): downloads.path_of(item) for number, item in enumerate(self.inputs)}
         return Description(
             top=self.directory.absolute(),
             subdirectory="",
@@ -80,8 +80,8 @@ def _check_is_taken(directory: Path, script: str) -> None:
         walker.visit(path, rules[path])
     if script not in walker.found.files and script not in walker.found.links:
         raise ProjectError(
-            f"the job's copy of {str(directory)!r} would lack {script!r}: .gitignore or .amlignore names it, or it is in "
-            f"a folder that is always left out; move it, or write '!{script}' into .amlignore"
+            f"the job's copy of {str(directory)!r} would lack {script!r}: .gitignore or .amlignore names it, or it is "
+            f"in a folder that is always left out; move it, or write '!{script}' into .amlignore"
         )
 
 
@@ -90,7 +90,8 @@ def _storable(text: str) -> str:
     return text.encode("utf-8", errors="backslashreplace").decode()
 
 
-def _name(item: DataInput, number: int) -> str:
+def input_name(item: DataInput, number: int) -> str:
+    """What the script calls an input: its name, or its place in the list."""
     return item.name or f"input_{number}"
 
 

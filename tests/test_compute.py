@@ -179,7 +179,7 @@ def test_a_small_machine_plays_a_large_node_and_says_so(
     [
         ({"vm_size": ""}, "a compute target needs vm_size, or cpus_per_node and gpus_per_node"),
         ({"vm_size": "", "memory_gb_per_node": 4}, "a compute target needs vm_size"),
-        ({"vm_size": "STANDARD_NC7"}, "vm_size 'STANDARD_NC7' is not known; did you mean"),
+        ({"vm_size": "STANDARD_NC7"}, "vm_size 'STANDARD_NC7' is not known (did you mean"),
         ({"vm_size": 6}, "vm_size is 6; it must be the name"),
         ({"vm_priority": "spot"}, "vm_priority is 'spot'; it must be 'dedicated' or 'lowpriority'"),
         ({"min_nodes": -1}, "min_nodes is -1; it must be a whole number from 0"),

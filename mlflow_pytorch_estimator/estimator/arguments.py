@@ -24,7 +24,10 @@ def script_words(params: Mapping[str, Any] | None) -> tuple[Word, ...]:
                 f"script_params: {name} is a {type(value).__name__}; for several values use "
                 "ScriptRunConfig(arguments=[...])"
             )
-        found = [training.text_word(f"script_params: the name {name!r}", name), training.word(name, value)]
+        found = [
+            training.text_word(f"script_params: the name {name!r}", name),
+            training.word(f"script_params: the value of {name!r}", value),
+        ]
         words += [item for item in found if item != ""]
     return tuple(words)
 

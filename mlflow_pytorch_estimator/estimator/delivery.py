@@ -41,12 +41,36 @@ class Entry(Protocol):
 
 E = TypeVar("E", bound=Entry)
 
+_FORK_WAITS_SECONDS = 5.0
+_sending = threading.Lock()
+
+
+def _before_fork() -> None:
+    # A child that is forked in the middle of a send inherits locks of MLflow's that nobody there will open.
+    _sending.acquire(timeout=_FORK_WAITS_SECONDS)
+
+
+def _after_fork() -> None:
+    if _sending.locked():
+        _sending.release()
+
+
+def _after_fork_in_child() -> None:
+    global _sending  # noqa: PLW0603 - the old one may be held by a thread that is not here
+    _sending = threading.Lock()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
+
 
 class Delivery(Generic[E]):
     """A queue with one thread behind it. ``send`` gets entries of one type, oldest first, and raises if it failed."""
 
-    def __init__(self, send: Callable[[Sequence[E]], None], target: str) -> None:
+    def __init__(
+        self, send: Callable[[Sequence[E]], None], target: str, on_fork: Callable[[], None] = lambda: None
+    ) -> None:
         self._send = send
+        self._on_fork = on_fork
         self._target = target
         self._in_fork = False
         self._registered = False
@@ -96,6 +120,7 @@ class Delivery(Generic[E]):
         if os.getpid() != self._pid:
             self._reset()
             self._in_fork = True
+            self._on_fork()
 
     def _thread_runs(self) -> bool:
         if self._thread is None and not self._in_fork:
@@ -138,7 +163,8 @@ class Delivery(Generic[E]):
     def _deliver(self, batch: Sequence[E]) -> list[E]:
         """Send a batch; returns the entries that are done with, sent or refused for good."""
         try:
-            self._send(batch)
+            with _sending:
+                self._send(batch)
         except Exception as error:  # noqa: BLE001 - whatever a store or its plug-in raises, the training goes on
             if not _is_refusal(error):
                 self._failures += 1

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.context import registry as context_registry
 
-from mlflow_pytorch_estimator.estimator import submitting
+from mlflow_pytorch_estimator.estimator import legalnames, submitting
 from mlflow_pytorch_estimator.estimator.exceptions import UserErrorException
 from mlflow_pytorch_estimator.estimator.script_run_config import ScriptRunConfig
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 _VIEWS = {"activeonly": ViewType.ACTIVE_ONLY, "archivedonly": ViewType.DELETED_ONLY, "all": ViewType.ALL}
 _ALREADY_EXISTS = "RESOURCE_ALREADY_EXISTS"
+_CREDENTIALS = re.compile(r"://[^/\s@]+@")
 
 
 class Experiment:
@@ -29,12 +32,11 @@ class Experiment:
     def __init__(self, workspace: Workspace, name: str) -> None:
         if not isinstance(name, str) or not name.strip() or "\0" in name:
             raise UserErrorException(f"an experiment needs a name, not {name!r}")
+        _unicode("the name of an experiment", name)
         self._workspace = workspace
-        self._client = workspace.stores.client()
-        try:
+        with store_errors(f"experiment {_short(name)!r}"):
+            self._client = workspace.stores.client()
             self._entity = self._found(name) or self._created(name)
-        except MlflowException as error:
-            raise UserErrorException(f"experiment {name!r}: {' '.join(str(error).split())}") from error
 
     @classmethod
     def _of(cls, workspace: Workspace, entity: Any) -> Experiment:
@@ -106,11 +108,10 @@ class Experiment:
             raise UserErrorException(f"{config!r} cannot be submitted: give a PyTorch estimator or a ScriptRunConfig")
         if overrides and not isinstance(config, PyTorch):
             raise UserErrorException(f"{sorted(overrides)[0]} can only be replaced for a PyTorch estimator")
-        run_tags = text_tags(tags)
-        with self._workspace.at_home():
-            submitted = submitting.submit(
-                config.describe(**overrides), self.id, self._workspace.stores, run_name, run_tags
-            )
+        run_tags, job = text_tags(tags), config.describe(**overrides)
+        _check_name(run_name)
+        with self._workspace.at_home(), store_errors(f"cannot submit to experiment {self.name!r}"):
+            submitted = submitting.submit(job, self.id, self._workspace.stores, run_name, run_tags)
         return self._run(submitted.run_id)
 
     def start_logging(
@@ -120,8 +121,11 @@ class Experiment:
 
         ``display_name`` is the original's word for ``run_name``.
         """
-        run_tags = {**context_registry.resolve_tags(), **text_tags(tags)}
-        return self._run(self._client.create_run(self.id, tags=run_tags, run_name=run_name or display_name).info.run_id)
+        run_tags, name = {**context_registry.resolve_tags(), **text_tags(tags)}, run_name or display_name
+        _check_name(name)
+        with store_errors(f"cannot start a run in experiment {self.name!r}"):
+            run = self._client.create_run(self.id, tags=run_tags, run_name=name)
+        return self._run(run.info.run_id)
 
     def get_runs(
         self,
@@ -148,7 +152,8 @@ class Experiment:
             raise UserErrorException(f"view_type is {view_type!r}; it must be ActiveOnly, ArchivedOnly or All")
         client, token, found = workspace.stores.client(), None, []
         while True:
-            page = client.search_experiments(view_type=view, page_token=token)
+            with store_errors("cannot list the experiments"):
+                page = client.search_experiments(view_type=view, page_token=token)
             found += [Experiment._of(workspace, item) for item in page]
             token = page.token
             if not token:
@@ -157,20 +162,24 @@ class Experiment:
         return [item for item in named if has_tags(item.tags, tags)]
 
     def archive(self) -> None:
-        """Put it away, as MLflow's delete does; ``reactivate`` brings it back."""
-        self._client.delete_experiment(self.id)
-        self.refresh()
+        """Put it away, as MLflow's delete does; ``reactivate`` brings it back. Once is as good as twice."""
+        with store_errors(f"cannot archive experiment {self.name!r}"):
+            self.refresh()
+            if self._entity.lifecycle_stage != "deleted":
+                self._client.delete_experiment(self.id)
+                self.refresh()
 
     def reactivate(self, new_name: str | None = None) -> None:
         """Bring an archived experiment back, under another name if one is given."""
         self.refresh()
+        taken = self._client.get_experiment_by_name(new_name) if new_name else None
+        if taken is not None and taken.experiment_id != self.id:
+            raise UserErrorException(f"there is an experiment {new_name!r} already: choose another name")
         if self._entity.lifecycle_stage == "deleted":
             self._client.restore_experiment(self.id)
         if new_name:
-            try:
+            with store_errors(f"experiment {_short(new_name)!r}"):
                 self._client.rename_experiment(self.id, new_name)
-            except MlflowException as error:
-                raise UserErrorException(f"experiment {new_name!r}: {' '.join(str(error).split())}") from error
         self.refresh()
 
     def refresh(self) -> None:
@@ -211,10 +220,49 @@ def text_tags(tags: Mapping[str, Any] | None) -> dict[str, str]:
         raise UserErrorException(f"tags is {tags!r}; it must be a dict")
     result = {}
     for key, value in (tags or {}).items():
-        if not isinstance(key, str) or not key:
-            raise UserErrorException(f"{key!r} cannot be the key of a tag")
-        result[key] = "" if value is None else str(value)
+        if not isinstance(key, str) or not legalnames.is_legal(key):
+            raise UserErrorException(
+                f"{key!r} cannot be the key of a tag: use up to {legalnames.MAX_LENGTH} letters, digits, _ - . : / "
+                "and spaces"
+            )
+        result[key] = _unicode(f"the tag {key!r}", "" if value is None else str(value))
     return result
+
+
+@contextmanager
+def store_errors(what: str) -> Iterator[None]:
+    """What a store refuses, or that it does not answer, as one line of UserErrorException."""
+    try:
+        yield
+    except MlflowException as error:
+        archived = "Current state is deleted" in str(error)
+        reason = "it is archived; reactivate() brings it back" if archived else one_line(error)
+        raise UserErrorException(f"{what}: {reason}") from error
+    except ModuleNotFoundError as error:
+        raise UserErrorException(f"{what}: {error}; the store needs it, so install it here") from error
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, without line breaks and passwords."""
+    return _CREDENTIALS.sub("://", " ".join(str(error).split()))
+
+
+def _check_name(name: object) -> None:
+    if name is not None and (not isinstance(name, str) or len(name) > legalnames.MAX_LENGTH):
+        raise UserErrorException(f"run_name is {_short(name)!r}; it must be text of up to 250 characters")
+    _unicode("run_name", name or "")
+
+
+def _short(name: object) -> object:
+    return f"{name[:60]}..." if isinstance(name, str) and len(name) > 80 else name
+
+
+def _unicode(what: str, text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserErrorException(f"{what} is {text!r}, which is no valid Unicode") from None
+    return text
 
 
 def has_tags(present: Mapping[str, str], wanted: str | Mapping[str, Any] | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from mlflow_pytorch_estimator.estimator.exceptions import TrainingException
 from mlflow_pytorch_estimator.estimator.training import TrainingJob
 from mlflow_pytorch_estimator.estimator.vm_sizes import find_size
 from mlflow_pytorch_estimator.script_source import ScriptSource
+from mlflow_pytorch_estimator.secretvalues import Concealer, without_password
 
 _NO_CONTAINERS = "jobs run without containers: name the packages in pip_packages or a file instead"
 _REFUSED = {
@@ -122,8 +124,12 @@ class PyTorch:
         object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
-        given = ", ".join(f"{name}={value!r}" for name, value in self._given.items() if value not in (None, False, 1))
-        return f"PyTorch({given})"
+        variables = self._job.source.environment_variables
+        concealer = Concealer.from_environ({**os.environ, **variables})
+        given = {name: value for name, value in self._given.items() if value not in (None, False, 1)}
+        if "environment_variables" in given:
+            given["environment_variables"] = sorted(variables)  # the values may be secret
+        return f"PyTorch({', '.join(f'{name}={_shown(value, concealer)}' for name, value in given.items())})"
 
     @property
     def source_directory(self) -> str:
@@ -165,9 +171,8 @@ class PyTorch:
                     f"user_managed=True takes the interpreter as it is: leave out {', '.join(others)}, "
                     "or install them there"
                 )
-            return lambda root: EnvironmentSpec("local", None, (), (), "local")
-        request = self._packages()
-        return lambda root: describe(root, request)
+            return _as_it_is
+        return partial(_described, self._packages())
 
     def _packages(self) -> PackageRequest:
         given, version = self._given, self._framework_version
@@ -181,6 +186,24 @@ class PyTorch:
             framework=framework,
             names=_NAMES,
         )
+
+
+# Functions with a name, and not lambdas: an estimator can be pickled.
+def _as_it_is(root: Path) -> EnvironmentSpec:
+    return EnvironmentSpec("local", None, (), (), "local")
+
+
+def _described(request: PackageRequest, root: Path) -> EnvironmentSpec:
+    return describe(root, request)
+
+
+def _shown(value: object, concealer: Concealer) -> str:
+    """As ``repr``, without secrets of the environment and passwords in URLs."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key!r}: {_shown(item, concealer)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_shown(item, concealer) for item in value) + "]"
+    return repr(without_password(concealer.conceal(value)) if isinstance(value, str) else value)
 
 
 def _path(value: str | os.PathLike[str] | None) -> Path | None:

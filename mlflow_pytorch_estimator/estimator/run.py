@@ -47,16 +47,21 @@ class Run(Recorder):
         if self._read().info.experiment_id != experiment.id:
             raise UserErrorException(f"run {run_id} is in another experiment than {experiment.name!r}: use Run.get")
         inside = run_context.is_this_job(run_id)
-        owner = not inside or topology.is_rank_zero()
+        shared = inside or run_id == run_context.run_of_environment()
+        owner = not shared or topology.is_rank_zero()
         super().__init__(MlflowSink(self._client, run_id) if owner else MutedSink())
         self._inside, self._owner = inside, owner
+        self._told = False
         self.files = RunFiles(self._stores, run_id)
 
     def _read(self) -> Any:
         try:
             return self._client.get_run(self._id)
         except MlflowException as error:
-            raise UserErrorException(f"no run {self._id!r} in {self._stores.tracking_uri}: {_line(error)}") from error
+            raise run_search.unread(self._id, self._stores.tracking_uri, error) from error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._experiment, self._id)  # what it holds besides cannot be copied
 
     def __repr__(self) -> str:
         return f"Run(experiment={self._experiment.name!r}, id={self._id!r}, status={self.status!r})"
@@ -128,7 +133,8 @@ class Run(Recorder):
 
     @display_name.setter
     def display_name(self, name: str) -> None:
-        self._client.update_run(self._id, name=name)
+        if self._writes():
+            self._client.update_run(self._id, name=name)
 
     @property
     def description(self) -> str | None:
@@ -138,7 +144,8 @@ class Run(Recorder):
 
     @description.setter
     def description(self, text: str) -> None:
-        self._client.set_tag(self._id, tag_names.NOTE, text)
+        if self._writes():
+            self._client.set_tag(self._id, tag_names.NOTE, text)
 
     @property
     def type(self) -> str:
@@ -175,7 +182,10 @@ class Run(Recorder):
         return GpuClusterSubmittedRun(self._id, directory, self.get_portal_url())
 
     def _phase(self) -> Phase:
-        return run_details.phase(self._read(), None if self._inside else self.job)
+        here = run_context.this_job() if self._inside else None
+        if here is not None and here.exists:
+            return here.phase  # the store hears of it a little later
+        return run_details.phase(self._read(), self.job)
 
     def wait_for_completion(
         self, show_output: bool = False, wait_post_processing: bool = False, raise_on_error: bool = True
@@ -292,8 +302,9 @@ class Run(Recorder):
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set several tags."""
+        given = text_tags(tags)
         if self._writes():
-            for key, value in text_tags(tags).items():
+            for key, value in given.items():
                 self._client.set_tag(self._id, key, value)
 
     def remove_tags(self, tags: str | Iterable[str]) -> None:
@@ -388,7 +399,8 @@ class Run(Recorder):
 
     def _writes(self) -> bool:
         """Whether this rank may write; the others say once that they do not."""
-        if not self._owner:
+        if not self._owner and not self._told:
+            self._told = True
             _logger.info("rank %d does not write to the run: rank 0 owns it", topology.rank())
         return self._owner
 
@@ -397,7 +409,3 @@ class Run(Recorder):
             return False
         _logger.info("%s(): run %s belongs to a job, whose own end decides", method, self._id)
         return True
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

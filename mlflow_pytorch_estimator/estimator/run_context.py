@@ -22,8 +22,7 @@ _offline: list[OfflineRun] = []
 
 def get_context(allow_offline: bool) -> Run | OfflineRun:
     """The run of the job, or the active MLflow run; else one that prints, the same at every call."""
-    active = mlflow.active_run()
-    run_id = os.environ.get("MLFLOW_RUN_ID") or (active.info.run_id if active else None)
+    run_id = run_of_environment() or _of_this_job() or _active()
     if run_id:
         from mlflow_pytorch_estimator.estimator.workspace import Workspace
 
@@ -33,6 +32,22 @@ def get_context(allow_offline: bool) -> Run | OfflineRun:
     if not _offline:
         _offline.append(OfflineRun())
     return _offline[0]
+
+
+def run_of_environment() -> str | None:
+    """The run that a launcher named for this process."""
+    return os.environ.get("MLFLOW_RUN_ID") or None
+
+
+def _of_this_job() -> str | None:
+    # MLflow takes MLFLOW_RUN_ID out of the environment with the first `start_run`, which autologging calls too.
+    directory = this_job()
+    return directory.path.name if directory is not None and directory.exists else None
+
+
+def _active() -> str | None:
+    active = mlflow.active_run()
+    return active.info.run_id if active else None
 
 
 def is_this_job(run_id: str) -> bool:

@@ -63,7 +63,7 @@ def details(run: Run) -> dict[str, Any]:
     """The dict of ``Run.get_details``; times are ISO 8601 in UTC."""
     entity, job = run._read(), run.job
     found = entity.data.tags
-    now = phase(entity, job)
+    now = run._phase()
     error = found.get(tag_names.FAILURE) if now in {Phase.FAILED, Phase.CANCELED} else None
     return {
         "runId": run.id,

@@ -9,8 +9,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils import mlflow_tags
 
 from mlflow_pytorch_estimator.estimator.exceptions import UserErrorException
-from mlflow_pytorch_estimator.estimator.experiment import Experiment, has_tags
+from mlflow_pytorch_estimator.estimator.experiment import Experiment, has_tags, one_line, store_errors
 from mlflow_pytorch_estimator.estimator.run_details import phase, properties
+from mlflow_pytorch_estimator.tracking import without_credentials
 
 if TYPE_CHECKING:
     from mlflow_pytorch_estimator.estimator.run import Run
@@ -28,10 +29,16 @@ def get(workspace: Workspace, run_id: str) -> Run:
     try:
         experiment = client.get_experiment(client.get_run(run_id).info.experiment_id)
     except MlflowException as error:
-        raise UserErrorException(
-            f"no run {run_id!r} in {workspace.get_mlflow_tracking_uri()}: {' '.join(str(error).split())}"
-        ) from error
+        raise unread(run_id, workspace.get_mlflow_tracking_uri(), error) from error
     return Run(Experiment._of(workspace, experiment), run_id)
+
+
+def unread(run_id: str, tracking_uri: str, error: MlflowException) -> UserErrorException:
+    """The error for a run that is not there, or a store that does not say."""
+    store = without_credentials(tracking_uri)
+    if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+        return UserErrorException(f"no run {run_id!r} in {store}")
+    return UserErrorException(f"cannot read run {run_id!r} from {store}: {one_line(error)}")
 
 
 def check_type(kind: str | None) -> None:
@@ -63,7 +70,8 @@ def children(run: Run, recursive: bool, tags: Tags, wanted_properties: Tags, sta
 def _search(experiment: Experiment, wanted: str) -> Iterator[Any]:
     client, token = experiment.workspace.stores.client(), None
     while True:
-        page = client.search_runs([experiment.id], wanted, max_results=_PAGE, page_token=token)
+        with store_errors(f"cannot list the runs of experiment {experiment.name!r}"):
+            page = client.search_runs([experiment.id], wanted, max_results=_PAGE, page_token=token)
         yield from page
         token = page.token
         if not token:

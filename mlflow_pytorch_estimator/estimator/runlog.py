@@ -92,7 +92,7 @@ class RunLog:
         self._known: Ledger | None = None
         self._tables: dict[str, dict[str, list[Cell]]] = {}
         self._descriptions: dict[str, str] = {}
-        self.delivery: Delivery[Entry] = Delivery(self._send, f"the store of run {run_id}")
+        self.delivery: Delivery[Entry] = Delivery(self._send, f"the store of run {run_id}", self._forget_connections)
 
     @classmethod
     def of(cls, client: MlflowClient, run_id: str) -> RunLog:
@@ -101,6 +101,12 @@ class RunLog:
             log = _logs.get((client.tracking_uri, run_id)) or cls(client, run_id)
             _logs[client.tracking_uri, run_id] = log
         return log
+
+    def _forget_connections(self) -> None:
+        """In a forked process: a database connection must not be used on both sides."""
+        engine = getattr(self._client._tracking_client.store, "engine", None)
+        if engine is not None:
+            engine.dispose(close=False)
 
     def describe(self, name: str, description: str) -> bool:
         """Remember a description; whether it is a new one."""

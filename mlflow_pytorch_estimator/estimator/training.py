@@ -11,14 +11,15 @@ from typing import Any
 
 from mlflow_pytorch_estimator.data_input import DataInput
 from mlflow_pytorch_estimator.environments import EnvironmentSpec
+from mlflow_pytorch_estimator.errors import ProjectError
 from mlflow_pytorch_estimator.estimator import legalnames
 from mlflow_pytorch_estimator.estimator.exceptions import TrainingException
-from mlflow_pytorch_estimator.jobenv import RESERVED
-from mlflow_pytorch_estimator.script_source import ScriptSource, Word
+from mlflow_pytorch_estimator.jobenv import RESERVED, carried, input_variable
+from mlflow_pytorch_estimator.script_source import ScriptSource, Word, input_name
 from mlflow_pytorch_estimator.spec import Distribution
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_LONGEST_ENVIRONMENT = 100_000  # characters; Linux takes 128 KiB for one variable, and they travel in one
+_LONGEST_ENVIRONMENT = 128 * 1024 - 64  # bytes; Linux takes 128 KiB for one variable, and they travel in one
 
 
 @dataclass(frozen=True)
@@ -41,16 +42,16 @@ def entry(directory: Path, script: object, parameter: str) -> str:
     """A script inside the source folder, as a relative path; raises TrainingException."""
     if not isinstance(script, (str, os.PathLike)) or not os.fspath(script):
         raise TrainingException(f"{parameter} is missing: name the script to run, relative to source_directory")
-    relative = os.path.normpath(os.fspath(script))
-    if os.path.isabs(relative) or Path(relative).parts[0] == os.pardir:  # noqa: PTH117 - text
-        raise TrainingException(f"{parameter} {os.fspath(script)!r} must be a path inside source_directory")
+    relative = os.path.normpath(os.fsdecode(script))
+    if os.path.isabs(relative) or Path(relative).parts[:1] == (os.pardir,):  # noqa: PTH117 - text
+        raise TrainingException(f"{parameter} {os.fspath(script)!r} must be a relative path inside source_directory")
     if relative.endswith(".ipynb"):
         raise TrainingException(
             f"{parameter} {relative!r} is a notebook: jupyter nbconvert --to script {relative}, and submit the result"
         )
     if "\0" in relative or not (directory / relative).is_file():
         raise TrainingException(f"{parameter} {relative!r} is not in source_directory {str(directory)!r}")
-    return relative
+    return f"./{relative}" if relative.startswith("-") else relative  # Python would take it for an option
 
 
 def folder(value: object) -> Path:
@@ -98,8 +99,12 @@ def variables(given: Mapping[str, Any] | None) -> dict[str, str]:
         if name in RESERVED or name.startswith("GPU_CLUSTER_"):
             raise TrainingException(f"the environment variable {name} is set by the backend itself")
         result[name] = str(word(f"environment variable {name}", _no_input(name, value)))
-    if sum(len(name) + len(value) for name, value in result.items()) > _LONGEST_ENVIRONMENT:
-        raise TrainingException("environment_variables are too long for a process: use a file in source_directory")
+    size = sum(map(len, carried(result).values()))
+    if size > _LONGEST_ENVIRONMENT:
+        raise TrainingException(
+            f"environment_variables take {size} bytes and are too long for a process, which takes "
+            f"{_LONGEST_ENVIRONMENT}: use a file in source_directory"
+        )
     return result
 
 
@@ -122,45 +127,60 @@ def named_inputs(given: object) -> tuple[DataInput, ...]:
     if given is None:
         return ()
     if isinstance(given, Mapping):
-        return tuple(_input(item, str(name)) for name, item in given.items())
+        return _distinct(tuple(_input(item, str(name)) for name, item in given.items()))
     if isinstance(given, (str, os.PathLike, DataInput)) or not isinstance(given, Sequence):
         raise TrainingException(f"inputs is {given!r}; it must be a list or a dict")
-    found = tuple(_input(item, None) for item in given)
-    names = [item.name for item in found if item.name]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice:
-        raise TrainingException(f"two inputs are called {twice!r}")
-    return found
+    return _distinct(tuple(_input(item, None) for item in given))
+
+
+def _distinct(inputs: tuple[DataInput, ...]) -> tuple[DataInput, ...]:
+    known: dict[str, str] = {}
+    for number, item in enumerate(inputs):
+        name = input_name(item, number)
+        variable = input_variable(name)
+        if known.get(variable) == name:
+            raise TrainingException(f"two inputs are called {name!r}")
+        if variable in known:
+            raise TrainingException(
+                f"the inputs {known[variable]!r} and {name!r} would share the variable {variable}: rename one"
+            )
+        known[variable] = name
+    return inputs
 
 
 def _input(item: object, name: str | None) -> DataInput:
-    if isinstance(item, DataInput):
-        return DataInput(item.uri, name or item.name, item.mode)
-    if not isinstance(item, (str, os.PathLike)):
-        kind = type(item).__name__
-        raise TrainingException(f"an input is a {kind}; it must be a path, an artifact URI or a DataInput")
-    return DataInput(item, name)
+    try:
+        if isinstance(item, DataInput):
+            return DataInput(item.uri, item.name if name is None else name, item.mode)
+        if isinstance(item, (str, os.PathLike)):
+            return DataInput(item, name)
+    except ProjectError as error:
+        raise TrainingException(str(error)) from None
+    kind = type(item).__name__
+    raise TrainingException(f"an input is a {kind}; it must be a path, an artifact URI or a DataInput")
 
 
 def parameters_of(words: Sequence[Word]) -> dict[str, str]:
-    """The ``--name value`` pairs of an argument list, for the run's page."""
+    """The ``--name value`` pairs of an argument list, for the run's page; of an option given twice, the last."""
     result: dict[str, str] = {}
+    names: dict[str, str] = {}
     for index, item in enumerate(words):
         if not isinstance(item, str) or not item.startswith("-") or _is_number(item):
             continue
-        name, equals, value = item.lstrip("-").partition("=")
+        option, equals, value = item.partition("=")
         following = words[index + 1] if index + 1 < len(words) else ""
         if not equals:
             value = shown(following) if not _is_option(following) else ""
-        if name:
-            result[_free_name(name, item, result)] = value
+        if option.lstrip("-"):
+            name = names.setdefault(option, _free_name(option, result))
+            result[name] = value
     return result
 
 
-def _free_name(name: str, word: str, taken: Mapping[str, str]) -> str:
+def _free_name(option: str, taken: Mapping[str, str]) -> str:
     """A name that MLflow takes and that no other option has: ``-x`` and ``--x`` are two."""
-    legal = legalnames.nearest(name)
-    return legal if legal not in taken else legalnames.distinct(word)
+    legal = legalnames.nearest(option.lstrip("-"))
+    return legal if legal not in taken else legalnames.distinct(option)
 
 
 def shown(item: Word) -> str:

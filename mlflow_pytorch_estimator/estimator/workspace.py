@@ -9,13 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlflow.entities import ViewType
-
 from mlflow_pytorch_estimator import clusters, jobdir
 from mlflow_pytorch_estimator.estimator import workspace_config
 from mlflow_pytorch_estimator.estimator.exceptions import ComputeTargetException, WorkspaceException
 from mlflow_pytorch_estimator.estimator.workspace_config import WorkspaceConfig
-from mlflow_pytorch_estimator.tracking import Stores
+from mlflow_pytorch_estimator.tracking import Stores, without_credentials
 
 if TYPE_CHECKING:
     from mlflow_pytorch_estimator.estimator.compute import ComputeTarget, GpuCluster
@@ -78,7 +76,7 @@ class Workspace:
         return "local"
 
     def __repr__(self) -> str:
-        return f"Workspace({self.name!r}, tracking_uri={self.get_mlflow_tracking_uri()!r})"
+        return f"Workspace({self.name!r}, tracking_uri={without_credentials(self.get_mlflow_tracking_uri())!r})"
 
     @classmethod
     def from_config(cls, path: str | os.PathLike[str] | None = None) -> Workspace:
@@ -91,13 +89,13 @@ class Workspace:
         if found is None:
             made = cls()
             _logger.info(
-                "no config.json from %s upward: using MLflow's current stores (%s) and this machine",
+                "no config.json of a workspace from %s upward: using MLflow's current stores (%s) and this machine",
                 Path.cwd(),
-                made.get_mlflow_tracking_uri(),
+                without_credentials(made.get_mlflow_tracking_uri()),
             )
             return made
         made = cls._of(workspace_config.read(found))
-        _logger.info("workspace %s from %s: %s", made.name, found, made.get_mlflow_tracking_uri())
+        _logger.info("workspace %s from %s: %s", made.name, found, without_credentials(made.get_mlflow_tracking_uri()))
         return made
 
     @classmethod
@@ -153,15 +151,14 @@ class Workspace:
     def write_config(self, path: str | os.PathLike[str] | None = None, file_name: str | None = None) -> None:
         """Write ``.azureml/config.json`` below ``path`` (the working directory), for ``from_config``."""
         folder = Path(path or ".").absolute() / ".azureml"
-        folder.mkdir(parents=True, exist_ok=True)
         workspace_config.write(folder / (file_name or "config.json"), self._config())
 
     def get_details(self) -> dict[str, Any]:
-        """Name, stores, home and what is known there, as a dict of JSON types."""
+        """Name, stores without passwords, home and what is known there, as a dict of JSON types."""
         return {
             "name": self.name,
-            "trackingUri": self.get_mlflow_tracking_uri(),
-            "registryUri": self.stores.registry_uri,
+            "trackingUri": without_credentials(self.get_mlflow_tracking_uri()),
+            "registryUri": without_credentials(self.stores.registry_uri),
             "home": str(self.home),
             "computeTargets": sorted(self.compute_targets),
         }
@@ -175,13 +172,7 @@ class Workspace:
         """The active experiments by name."""
         from mlflow_pytorch_estimator.estimator.experiment import Experiment
 
-        client, result = self.stores.client(), {}
-        token: str | None = None
-        while token is None or token:
-            page = client.search_experiments(view_type=ViewType.ACTIVE_ONLY, page_token=token)
-            result.update({item.name: Experiment._of(self, item) for item in page})
-            token = page.token or ""
-        return result
+        return {item.name: item for item in Experiment.list(self)}
 
     @property
     def models(self) -> dict[str, Model]:

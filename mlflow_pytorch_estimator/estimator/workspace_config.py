@@ -76,13 +76,14 @@ def locate(path: str | os.PathLike[str] | None) -> Path | None:
         for file in _in(folder):
             if _is_ours(file):
                 return file
+            _logger.info("passed over %s: it is not that of a workspace", file)
     return None
 
 
 def read(path: Path) -> WorkspaceConfig:
     """Read and check a file."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows begin with a mark
     except OSError as error:
         raise WorkspaceException(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:
@@ -138,7 +139,7 @@ def _in(folder: Path) -> Iterator[Path]:
 def _is_ours(file: Path) -> bool:
     # The name is a common one: models and other tools have a config.json as well.
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):
         return file.parent.name in _FOLDERS
     return file.parent.name in _FOLDERS or (isinstance(data, dict) and bool({*_OWN, *_FOREIGN} & set(data)))
