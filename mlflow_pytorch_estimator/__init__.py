@@ -8,8 +8,7 @@ from mlflow_pytorch_estimator._version import __version__
 
 if TYPE_CHECKING:
     from mlflow_pytorch_estimator.data_input import DataInput
-    from mlflow_pytorch_estimator.estimator.compute import AmlCompute, ComputeTarget, GpuCluster
-    from mlflow_pytorch_estimator.estimator.conda_dependencies import CondaDependencies
+    from mlflow_pytorch_estimator.estimator.compute.cluster import AmlCompute, ComputeTarget, GpuCluster
     from mlflow_pytorch_estimator.estimator.distribution import (
         Gloo,
         Mpi,
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
         Nccl,
         PyTorchConfiguration,
     )
-    from mlflow_pytorch_estimator.estimator.environment import Environment
     from mlflow_pytorch_estimator.estimator.exceptions import (
         ComputeTargetException,
         ExperimentExecutionException,
@@ -29,19 +27,21 @@ if TYPE_CHECKING:
         WorkspaceException,
     )
     from mlflow_pytorch_estimator.estimator.experiment import Experiment
-    from mlflow_pytorch_estimator.estimator.model import Model
+    from mlflow_pytorch_estimator.estimator.models.model import Model
+    from mlflow_pytorch_estimator.estimator.packages.conda_dependencies import CondaDependencies
+    from mlflow_pytorch_estimator.estimator.packages.environment import Environment
     from mlflow_pytorch_estimator.estimator.pytorch import PyTorch
-    from mlflow_pytorch_estimator.estimator.run import Run
+    from mlflow_pytorch_estimator.estimator.runs.run import Run
     from mlflow_pytorch_estimator.estimator.script_run_config import ScriptRunConfig
     from mlflow_pytorch_estimator.estimator.workspace import Workspace
     from mlflow_pytorch_estimator.models import LoggedOnnxModel, log_model
 
 _MODULES = {
     "data_input": ("DataInput",),
-    "estimator.compute": ("AmlCompute", "ComputeTarget", "GpuCluster"),
-    "estimator.conda_dependencies": ("CondaDependencies",),
+    "estimator.compute.cluster": ("AmlCompute", "ComputeTarget", "GpuCluster"),
+    "estimator.packages.conda_dependencies": ("CondaDependencies",),
     "estimator.distribution": ("Gloo", "Mpi", "MpiConfiguration", "Nccl", "PyTorchConfiguration"),
-    "estimator.environment": ("Environment",),
+    "estimator.packages.environment": ("Environment",),
     "estimator.exceptions": (
         "ComputeTargetException",
         "ExperimentExecutionException",
@@ -53,9 +53,9 @@ _MODULES = {
         "WorkspaceException",
     ),
     "estimator.experiment": ("Experiment",),
-    "estimator.model": ("Model",),
+    "estimator.models.model": ("Model",),
     "estimator.pytorch": ("PyTorch",),
-    "estimator.run": ("Run",),
+    "estimator.runs.run": ("Run",),
     "estimator.script_run_config": ("ScriptRunConfig",),
     "estimator.workspace": ("Workspace",),
     "models": ("LoggedOnnxModel", "log_model"),

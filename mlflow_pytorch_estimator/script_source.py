@@ -16,7 +16,7 @@ from mlflow_pytorch_estimator.environments import EnvironmentSpec
 from mlflow_pytorch_estimator.errors import ProjectError
 from mlflow_pytorch_estimator.secretvalues import Concealer
 from mlflow_pytorch_estimator.shellsecrets import HiddenSecrets
-from mlflow_pytorch_estimator.snapshots.walk import _Walker
+from mlflow_pytorch_estimator.snapshots.walk import Walker
 
 Word = str | DataInput
 _LONGEST_COMMAND = 128 * 1024 - 1  # bytes; Linux takes no longer single argument, and `bash -c` gets one
@@ -67,7 +67,7 @@ class ScriptSource:
 
 def _check_is_taken(directory: Path, script: str) -> None:
     """Look along the script's path only: the whole folder is walked once, for the snapshot."""
-    walker, path = _Walker(directory.resolve(), jobdir.home(), ""), ""
+    walker, path = Walker(directory.resolve(), jobdir.home(), ""), ""
     rules: dict[str, Any] = {path: ()}
     for part in Path(script).parent.parts:
         rules = dict(walker.visit(path, rules[path]))

@@ -10,10 +10,10 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mlflow_pytorch_estimator.estimator import chartdata, charts
 from mlflow_pytorch_estimator.estimator.exceptions import UserErrorException
-from mlflow_pytorch_estimator.estimator.recording import Recorder
-from mlflow_pytorch_estimator.estimator.sinks import PrintingSink
+from mlflow_pytorch_estimator.estimator.recording import chartdata, charts
+from mlflow_pytorch_estimator.estimator.recording.recorder import Recorder
+from mlflow_pytorch_estimator.estimator.recording.sinks import PrintingSink
 
 
 def value(kind: str, **data: Any) -> dict[str, Any]:

@@ -22,9 +22,14 @@ from mlflow.tracking import MlflowClient
 from mlflow_pytorch_estimator import clusters, jobdir
 from mlflow_pytorch_estimator.clusters import Cluster
 from mlflow_pytorch_estimator.errors import ConfigError
-from mlflow_pytorch_estimator.estimator import compute as compute_module
-from mlflow_pytorch_estimator.estimator.compute import AmlCompute, ComputeTarget, GpuCluster, ProvisioningConfiguration
-from mlflow_pytorch_estimator.estimator.compute_status import wait_for_nodes
+from mlflow_pytorch_estimator.estimator.compute import cluster as compute_module
+from mlflow_pytorch_estimator.estimator.compute.cluster import (
+    AmlCompute,
+    ComputeTarget,
+    GpuCluster,
+    ProvisioningConfiguration,
+)
+from mlflow_pytorch_estimator.estimator.compute.status import wait_for_nodes
 from mlflow_pytorch_estimator.estimator.exceptions import ComputeTargetException, UserErrorException
 from mlflow_pytorch_estimator.schedulers.base import Allocation, ClusterState, Node, NodeState
 from mlflow_pytorch_estimator.schedulers.local import LocalScheduler

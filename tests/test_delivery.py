@@ -12,8 +12,8 @@ from conftest import wait_until
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, PERMISSION_DENIED
 
-from mlflow_pytorch_estimator.estimator import delivery as module
-from mlflow_pytorch_estimator.estimator.delivery import Delivery
+from mlflow_pytorch_estimator.estimator.recording import delivery as module
+from mlflow_pytorch_estimator.estimator.recording.delivery import Delivery
 
 
 @dataclass(eq=False)

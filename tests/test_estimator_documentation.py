@@ -41,7 +41,7 @@ from mlflow_pytorch_estimator import (
 )
 from mlflow_pytorch_estimator.errors import GpuClusterError
 from mlflow_pytorch_estimator.estimator import exceptions
-from mlflow_pytorch_estimator.estimator.compute_status import AmlComputeStatus
+from mlflow_pytorch_estimator.estimator.compute.status import AmlComputeStatus
 from mlflow_pytorch_estimator.status import Phase
 
 GUIDE, MIGRATION = ROOT / "docs/estimator.md", ROOT / "docs/migration.md"

@@ -15,10 +15,10 @@ import yaml
 
 from mlflow_pytorch_estimator.environments import EnvironmentSpec
 from mlflow_pytorch_estimator.errors import EnvironmentSpecError, GpuClusterError
-from mlflow_pytorch_estimator.estimator.conda_dependencies import CondaDependencies
-from mlflow_pytorch_estimator.estimator.environment import Environment
-from mlflow_pytorch_estimator.estimator.environment_build import EnvironmentBuild
 from mlflow_pytorch_estimator.estimator.exceptions import UserErrorException
+from mlflow_pytorch_estimator.estimator.packages.build import EnvironmentBuild
+from mlflow_pytorch_estimator.estimator.packages.conda_dependencies import CondaDependencies
+from mlflow_pytorch_estimator.estimator.packages.environment import Environment
 
 LOCAL = EnvironmentSpec("local", None, (), (), "local")
 CONDA_FILE = """\

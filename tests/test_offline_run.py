@@ -10,11 +10,11 @@ import pytest
 
 from mlflow_pytorch_estimator.errors import GpuClusterError
 from mlflow_pytorch_estimator.estimator.exceptions import RunEnvironmentException, UserErrorException
-from mlflow_pytorch_estimator.estimator.offline import OfflineRun
+from mlflow_pytorch_estimator.estimator.recording.offline import OfflineRun
 
 SCRIPT = """
 import numpy as np
-from mlflow_pytorch_estimator.estimator.offline import OfflineRun
+from mlflow_pytorch_estimator.estimator.recording.offline import OfflineRun
 
 run = OfflineRun()
 run.tag("framework", "torch")

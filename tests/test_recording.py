@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 from mlflow.utils.validation import _validate_metric_name, _validate_tag_name
 
-from mlflow_pytorch_estimator.estimator import legalnames
 from mlflow_pytorch_estimator.estimator.exceptions import UserErrorException
-from mlflow_pytorch_estimator.estimator.ledger import Ledger, Mark, read_marks
-from mlflow_pytorch_estimator.estimator.recording import Recorder
-from mlflow_pytorch_estimator.estimator.sinks import MutedSink, PrintingSink
+from mlflow_pytorch_estimator.estimator.recording import legalnames
+from mlflow_pytorch_estimator.estimator.recording.ledger import Ledger, Mark, read_marks
+from mlflow_pytorch_estimator.estimator.recording.recorder import Recorder
+from mlflow_pytorch_estimator.estimator.recording.sinks import MutedSink, PrintingSink
 
 
 @pytest.fixture

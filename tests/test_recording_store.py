@@ -23,12 +23,12 @@ from test_charts import CHARTS, RESIDUALS
 from test_charts import value as chart
 
 from mlflow_pytorch_estimator.errors import UnknownRunError
-from mlflow_pytorch_estimator.estimator import delivery, mlflowsink
 from mlflow_pytorch_estimator.estimator.exceptions import UserErrorException
-from mlflow_pytorch_estimator.estimator.metrics import read_metrics
-from mlflow_pytorch_estimator.estimator.recording import Recorder
-from mlflow_pytorch_estimator.estimator.runlog import RunLog, _logs
-from mlflow_pytorch_estimator.estimator.sinks import MlflowSink
+from mlflow_pytorch_estimator.estimator.recording import delivery, mlflowsink
+from mlflow_pytorch_estimator.estimator.recording.metrics import read_metrics
+from mlflow_pytorch_estimator.estimator.recording.recorder import Recorder
+from mlflow_pytorch_estimator.estimator.recording.runlog import RunLog, _logs
+from mlflow_pytorch_estimator.estimator.recording.sinks import MlflowSink
 
 
 @pytest.fixture(autouse=True)
@@ -265,8 +265,8 @@ SCRIPT = """
 import os, sys
 import numpy as np
 from mlflow.tracking import MlflowClient
-from mlflow_pytorch_estimator.estimator.recording import Recorder
-from mlflow_pytorch_estimator.estimator.sinks import MlflowSink
+from mlflow_pytorch_estimator.estimator.recording.recorder import Recorder
+from mlflow_pytorch_estimator.estimator.recording.sinks import MlflowSink
 
 run = Recorder(MlflowSink(MlflowClient(), sys.argv[1]))
 for epoch in range(500):

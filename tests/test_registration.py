@@ -24,15 +24,15 @@ from mlflow.tracking import MlflowClient
 from onnx import TensorProto, helper, numpy_helper
 
 from mlflow_pytorch_estimator.errors import GpuClusterError
+from mlflow_pytorch_estimator.estimator.artifacts.run_files import RunFiles
 from mlflow_pytorch_estimator.estimator.exceptions import (
     ModelNotFoundException,
     ModelPathNotFoundException,
     UserErrorException,
 )
-from mlflow_pytorch_estimator.estimator.files import RunFiles
-from mlflow_pytorch_estimator.estimator.model import Model
-from mlflow_pytorch_estimator.estimator.model_tags import NOT_SERVABLE
-from mlflow_pytorch_estimator.estimator.registration import RegisteredVersion, register
+from mlflow_pytorch_estimator.estimator.models.model import Model
+from mlflow_pytorch_estimator.estimator.models.registration import RegisteredVersion, register
+from mlflow_pytorch_estimator.estimator.models.tags import NOT_SERVABLE
 from mlflow_pytorch_estimator.tracking import Stores
 
 with warnings.catch_warnings():

@@ -19,10 +19,10 @@ from mlflow.entities import FileInfo
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from mlflow_pytorch_estimator.errors import GpuClusterError, UnknownRunError
-from mlflow_pytorch_estimator.estimator.artifact_names import clean
-from mlflow_pytorch_estimator.estimator.artifact_tree import fetch
+from mlflow_pytorch_estimator.estimator.artifacts.names import clean
+from mlflow_pytorch_estimator.estimator.artifacts.run_files import RunFiles
+from mlflow_pytorch_estimator.estimator.artifacts.tree import fetch
 from mlflow_pytorch_estimator.estimator.exceptions import UserErrorException
-from mlflow_pytorch_estimator.estimator.files import RunFiles
 from mlflow_pytorch_estimator.tracking import Stores
 
 # Each stands for one way out of a folder, or for a name that MLflow would store as another one.

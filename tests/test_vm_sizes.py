@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from mlflow_pytorch_estimator.estimator.compute.vm_sizes import SIZES, find_size, shape_of_size
 from mlflow_pytorch_estimator.estimator.exceptions import ComputeTargetException
-from mlflow_pytorch_estimator.estimator.vm_sizes import SIZES, find_size, shape_of_size
 from mlflow_pytorch_estimator.schedulers.machine import Capacity
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlflow_pytorch_estimator.estimator import training
-from mlflow_pytorch_estimator.estimator.compute import ComputeTarget
+from mlflow_pytorch_estimator.estimator.compute.cluster import ComputeTarget
 from mlflow_pytorch_estimator.estimator.exceptions import TrainingException
 from mlflow_pytorch_estimator.script_source import Word
 

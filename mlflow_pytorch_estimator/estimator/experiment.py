@@ -12,13 +12,14 @@ from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.context import registry as context_registry
 
-from mlflow_pytorch_estimator.estimator import legalnames, submitting
+from mlflow_pytorch_estimator.estimator import submitting
 from mlflow_pytorch_estimator.estimator.exceptions import UserErrorException
+from mlflow_pytorch_estimator.estimator.recording import legalnames
 from mlflow_pytorch_estimator.estimator.script_run_config import ScriptRunConfig
 
 if TYPE_CHECKING:
     from mlflow_pytorch_estimator.estimator.pytorch import PyTorch
-    from mlflow_pytorch_estimator.estimator.run import Run
+    from mlflow_pytorch_estimator.estimator.runs.run import Run
     from mlflow_pytorch_estimator.estimator.workspace import Workspace
 
 _VIEWS = {"activeonly": ViewType.ACTIVE_ONLY, "archivedonly": ViewType.DELETED_ONLY, "all": ViewType.ALL}
@@ -135,7 +136,7 @@ class Experiment:
         include_children: bool = False,
     ) -> Iterator[Run]:
         """The runs, newest first; ``tags`` is a key, or keys with their values."""
-        from mlflow_pytorch_estimator.estimator.run import Run
+        from mlflow_pytorch_estimator.estimator.runs.run import Run
 
         return Run.list(self, type=type, tags=tags, properties=properties, include_children=include_children)
 
@@ -209,7 +210,7 @@ class Experiment:
         return str(self._entity.artifact_location)
 
     def _run(self, run_id: str) -> Run:
-        from mlflow_pytorch_estimator.estimator.run import Run
+        from mlflow_pytorch_estimator.estimator.runs.run import Run
 
         return Run(self, run_id)
 

@@ -19,13 +19,13 @@ from mlflow_pytorch_estimator.environments.spec import EnvironmentSpec
 from mlflow_pytorch_estimator.errors import EnvironmentSpecError
 from mlflow_pytorch_estimator.estimator import training
 from mlflow_pytorch_estimator.estimator.arguments import flag, names, resume_words, script_words, target_name
-from mlflow_pytorch_estimator.estimator.compute import ComputeTarget
-from mlflow_pytorch_estimator.estimator.compute_configuration import priority_is_low
+from mlflow_pytorch_estimator.estimator.compute.cluster import ComputeTarget
+from mlflow_pytorch_estimator.estimator.compute.configuration import priority_is_low
+from mlflow_pytorch_estimator.estimator.compute.vm_sizes import find_size
 from mlflow_pytorch_estimator.estimator.distribution import AnyDistribution, resolve
-from mlflow_pytorch_estimator.estimator.environment import Environment
 from mlflow_pytorch_estimator.estimator.exceptions import TrainingException
+from mlflow_pytorch_estimator.estimator.packages.environment import Environment
 from mlflow_pytorch_estimator.estimator.training import TrainingJob
-from mlflow_pytorch_estimator.estimator.vm_sizes import find_size
 from mlflow_pytorch_estimator.script_source import ScriptSource
 from mlflow_pytorch_estimator.secretvalues import Concealer, without_password
 

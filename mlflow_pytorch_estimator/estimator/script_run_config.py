@@ -10,10 +10,10 @@ from mlflow_pytorch_estimator.environments import EnvironmentSpec
 from mlflow_pytorch_estimator.environments.described import PackageRequest, describe, framework_requirements
 from mlflow_pytorch_estimator.estimator import training
 from mlflow_pytorch_estimator.estimator.arguments import resume_words
-from mlflow_pytorch_estimator.estimator.compute import ComputeTarget
+from mlflow_pytorch_estimator.estimator.compute.cluster import ComputeTarget
 from mlflow_pytorch_estimator.estimator.distribution import AnyDistribution, resolve
-from mlflow_pytorch_estimator.estimator.environment import Environment
 from mlflow_pytorch_estimator.estimator.exceptions import TrainingException
+from mlflow_pytorch_estimator.estimator.packages.environment import Environment
 from mlflow_pytorch_estimator.estimator.training import TrainingJob
 from mlflow_pytorch_estimator.script_source import ScriptSource, Word
 

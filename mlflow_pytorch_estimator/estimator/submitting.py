@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 from mlflow_pytorch_estimator import clusters, submission
 from mlflow_pytorch_estimator.config import BackendConfig
+from mlflow_pytorch_estimator.estimator.compute.vm_sizes import shape_of_size
 from mlflow_pytorch_estimator.estimator.exceptions import ComputeTargetException
 from mlflow_pytorch_estimator.estimator.training import TrainingJob
-from mlflow_pytorch_estimator.estimator.vm_sizes import shape_of_size
 from mlflow_pytorch_estimator.schedulers.machine import capacity
 from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
 from mlflow_pytorch_estimator.tracking import Stores

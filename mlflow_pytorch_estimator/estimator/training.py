@@ -12,8 +12,8 @@ from typing import Any
 from mlflow_pytorch_estimator.data_input import DataInput
 from mlflow_pytorch_estimator.environments import EnvironmentSpec
 from mlflow_pytorch_estimator.errors import ProjectError
-from mlflow_pytorch_estimator.estimator import legalnames
 from mlflow_pytorch_estimator.estimator.exceptions import TrainingException
+from mlflow_pytorch_estimator.estimator.recording import legalnames
 from mlflow_pytorch_estimator.jobenv import RESERVED, carried, input_variable
 from mlflow_pytorch_estimator.script_source import ScriptSource, Word, input_name
 from mlflow_pytorch_estimator.spec import Distribution

@@ -16,10 +16,10 @@ from mlflow_pytorch_estimator.estimator.workspace_config import WorkspaceConfig
 from mlflow_pytorch_estimator.tracking import Stores, without_credentials
 
 if TYPE_CHECKING:
-    from mlflow_pytorch_estimator.estimator.compute import ComputeTarget, GpuCluster
+    from mlflow_pytorch_estimator.estimator.compute.cluster import ComputeTarget, GpuCluster
     from mlflow_pytorch_estimator.estimator.experiment import Experiment
-    from mlflow_pytorch_estimator.estimator.model import Model
-    from mlflow_pytorch_estimator.estimator.run import Run
+    from mlflow_pytorch_estimator.estimator.models.model import Model
+    from mlflow_pytorch_estimator.estimator.runs.run import Run
 
 _logger = logging.getLogger(__name__)
 
@@ -177,20 +177,20 @@ class Workspace:
     @property
     def models(self) -> dict[str, Model]:
         """The newest version of each registered model by name."""
-        from mlflow_pytorch_estimator.estimator.model import Model
+        from mlflow_pytorch_estimator.estimator.models.model import Model
 
         return {model.name: model for model in Model.list(self, latest=True)}
 
     @property
     def compute_targets(self) -> dict[str, ComputeTarget]:
         """The compute targets by name."""
-        from mlflow_pytorch_estimator.estimator.compute import ComputeTarget
+        from mlflow_pytorch_estimator.estimator.compute.cluster import ComputeTarget
 
         return {target.name: target for target in ComputeTarget.list(self)}
 
     def get_default_compute_target(self, type: str = "gpu") -> GpuCluster:  # noqa: A002 - the original's name
         """The target ``gpu-cluster`` or ``cpu-cluster``; made as one node of this machine when there is none."""
-        from mlflow_pytorch_estimator.estimator.compute import AmlCompute, ComputeTarget
+        from mlflow_pytorch_estimator.estimator.compute.cluster import AmlCompute, ComputeTarget
         from mlflow_pytorch_estimator.schedulers.machine import capacity
 
         kind = type.lower() if isinstance(type, str) else type
@@ -210,7 +210,7 @@ class Workspace:
 
     def get_run(self, run_id: str) -> Run:
         """The run of that id."""
-        from mlflow_pytorch_estimator.estimator.run import Run
+        from mlflow_pytorch_estimator.estimator.runs.run import Run
 
         return Run.get(self, run_id)
 

@@ -48,14 +48,14 @@ def walk(top: Path, home: Path, subdirectory: str = "") -> Found:
 
     Old results lie in ``top`` or in its ``subdirectory``; ``home`` is our own directory, which may lie in the project.
     """
-    walker = _Walker(top, home, subdirectory)
+    walker = Walker(top, home, subdirectory)
     pending: list[tuple[str, tuple[ignore.Rules, ...]]] = [("", ())]
     while pending:
         pending += reversed(walker.visit(*pending.pop()))
     return walker.found
 
 
-class _Walker:
+class Walker:
     def __init__(self, top: Path, home: Path, subdirectory: str) -> None:
         self.found = Found()
         self._top = top

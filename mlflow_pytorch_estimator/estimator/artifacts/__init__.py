@@ -1,0 +1,1 @@
+"""The files of a run: names that are safe, download and upload."""

@@ -1,0 +1,1 @@
+"""Compute targets: named clusters, their definition and their state."""

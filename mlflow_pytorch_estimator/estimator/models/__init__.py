@@ -1,0 +1,1 @@
+"""``Model``, and how what a run left becomes a registered version."""

@@ -1,0 +1,1 @@
+"""``Environment`` and ``CondaDependencies``: packages in the original's words."""

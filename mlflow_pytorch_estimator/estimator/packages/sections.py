@@ -1,0 +1,62 @@
+"""The sections of an ``Environment``: only what has an effect can be set."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from mlflow_pytorch_estimator.estimator.exceptions import UserErrorException
+from mlflow_pytorch_estimator.estimator.packages.conda_dependencies import CondaDependencies
+
+
+class Section:
+    """Attributes of known names and kinds; an unknown one raises instead of doing nothing."""
+
+    kinds: ClassVar[dict[str, type | tuple[type, ...]]] = {}
+    title: ClassVar[str] = "environment"
+
+    def __setattr__(self, name: str, value: object) -> None:
+        kind = self.kinds.get(name)
+        if kind is None:
+            known = ", ".join(self.kinds)
+            raise UserErrorException(f"{self.title}.{name} is not supported here and would do nothing (known: {known})")
+        if not isinstance(value, kind):
+            wanted = " or ".join(item.__name__ for item in (kind if isinstance(kind, tuple) else (kind,)))
+            raise UserErrorException(f"{self.title}.{name} is {value!r}; it must be a {wanted}")
+        object.__setattr__(self, name, value)
+
+
+class PythonSection(Section):
+    """Which interpreter and packages."""
+
+    title = "environment.python"
+    kinds: ClassVar[dict[str, type | tuple[type, ...]]] = {
+        "user_managed_dependencies": bool,
+        "interpreter_path": str,
+        "conda_dependencies": CondaDependencies,
+    }
+
+    def __init__(self) -> None:
+        self.user_managed_dependencies: bool = False
+        self.interpreter_path: str = "python"
+        self.conda_dependencies: CondaDependencies = CondaDependencies()
+
+
+class DockerSection(Section):
+    """Containers, which there are none of: whatever is set here is refused when the environment is used."""
+
+    title = "environment.docker"
+    kinds: ClassVar[dict[str, type | tuple[type, ...]]] = {
+        "enabled": bool,
+        "base_image": (str, type(None)),
+        "base_dockerfile": (str, type(None)),
+    }
+
+    def __init__(self) -> None:
+        self.enabled: bool = False
+        self.base_image: str | None = None
+        self.base_dockerfile: str | None = None
+
+    def used(self) -> str | None:
+        """Return what asks for a container, as it was set."""
+        found = {"base_image": self.base_image, "base_dockerfile": self.base_dockerfile, "enabled": self.enabled}
+        return next((f"{name}={value!r}" for name, value in found.items() if value), None)

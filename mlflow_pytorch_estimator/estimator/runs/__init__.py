@@ -1,0 +1,1 @@
+"""``Run``: an MLflow run with its job."""
