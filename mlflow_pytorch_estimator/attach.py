@@ -13,6 +13,7 @@ from mlflow_pytorch_estimator import locks, page
 from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
 from mlflow_pytorch_estimator.reconcile import reconcile
 from mlflow_pytorch_estimator.status import Phase
+from mlflow_pytorch_estimator.tracking import Stores
 
 _SHORTEST_POLL_SECONDS = 0.02
 _LONGEST_POLL_SECONDS = 0.25
@@ -93,8 +94,9 @@ class LogTail:
 class Follower:
     """Prints what a job does until it has ended and its run says so."""
 
-    def __init__(self, directory: JobDir, terminal: Terminal) -> None:
+    def __init__(self, directory: JobDir, terminal: Terminal, stores: Stores | None = None) -> None:
         self._directory = directory
+        self._stores = stores
         self._terminal = terminal
         self._printed = 0
         self._tails: dict[Path, LogTail] = {}
@@ -113,7 +115,7 @@ class Follower:
                 time.sleep(pause)
         while self._print_news(last=True):
             pass
-        reconcile(self._directory)
+        reconcile(self._directory, self._stores)
         locks.wait_until_free(self._directory.lock, _EXIT_SECONDS)
         final = self._directory.outcome
         if final is None:

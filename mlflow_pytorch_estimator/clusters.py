@@ -82,9 +82,20 @@ def find(name: str) -> Cluster | None:
         raw = read_json(_path(name))
         if raw is None:
             return None
-        return Cluster(**{**{key: value for key, value in raw.items() if key in known}, "name": name})
+        return _checked(Cluster(**{**{key: value for key, value in raw.items() if key in known}, "name": name}))
     except (ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{_path(name)} is no cluster definition ({error}); correct or remove it") from error
+
+
+def _checked(cluster: Cluster) -> Cluster:
+    numbers = {"min_nodes": cluster.min_nodes, "max_nodes": cluster.max_nodes, "idle_seconds": cluster.idle_seconds}
+    for key, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"{key} is {value!r}")
+    for key in ("cpus_per_node", "gpus_per_node", "memory_gb_per_node"):
+        if not isinstance(getattr(cluster, key), (int, float, type(None))):
+            raise TypeError(f"{key} is {getattr(cluster, key)!r}")
+    return cluster
 
 
 def remove(name: str) -> bool:

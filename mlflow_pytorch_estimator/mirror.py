@@ -14,7 +14,7 @@ from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
 from mlflow_pytorch_estimator.secretvalues import Concealer
 from mlflow_pytorch_estimator.status import Phase
 from mlflow_pytorch_estimator.system_metrics import NodeMetrics
-from mlflow_pytorch_estimator.tracking import stores_of
+from mlflow_pytorch_estimator.tracking import Stores, stores_of
 
 _STATUS_CHECK_SECONDS = 10.0
 _LONGEST_PARAMETER = 6000
@@ -30,10 +30,10 @@ def _storable(text: str, longest: int) -> str:
 class RunMirror:
     """Writes one run from one job directory."""
 
-    def __init__(self, directory: JobDir) -> None:
+    def __init__(self, directory: JobDir, stores: Stores | None = None) -> None:
         self._directory = directory
         self._job = directory.job
-        self._client = stores_of(self._job).client()
+        self._client = (stores or stores_of(self._job)).client()
         self._concealer = Concealer.from_environ()
         self._metrics = NodeMetrics(self._job.run_id)
         self._logs = uploads.LiveLogs(self._client, self._job.run_id)
@@ -80,7 +80,7 @@ class RunMirror:
     def _set_tags(self, phase: Phase, outcome: Outcome | None, more: dict[str, str]) -> None:
         values = {
             tags.STATUS: phase.value,
-            tags.NOTE: page.describe(self._job, self._directory, phase, outcome),
+            tags.NOTE: self._note(page.describe(self._job, self._directory, phase, outcome)),
             **({tags.JOB_ID: self._directory.job_id} if self._directory.job_id else {}),
             **more,
         }
@@ -88,6 +88,11 @@ class RunMirror:
             RunTag(key, _storable(self._concealer.conceal(value), _LONGEST_TAG)) for key, value in values.items()
         ]
         self._client.log_batch(self._job.run_id, tags=run_tags)
+
+    def _note(self, text: str) -> str:
+        """Our page, below what somebody else has written there."""
+        theirs = page.own_text(self._client.get_run(self._job.run_id).data.tags.get(tags.NOTE, ""))
+        return f"{theirs}\n\n{page.MARK}\n\n{text}" if theirs else f"{page.MARK}\n\n{text}"
 
     def _deliver(self, outcome: Outcome) -> None:
         run_id = self._job.run_id

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from mlflow_pytorch_estimator.errors import UnknownRunError
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.status import Phase
+
+if TYPE_CHECKING:
+    from mlflow_pytorch_estimator.tracking import Stores
 
 _WHO_DIED = {
     Phase.PREPARING: "the process that prepared the environment was killed",
@@ -14,8 +18,11 @@ _WHO_DIED = {
 }
 
 
-def reconcile(directory: JobDir) -> Phase:
-    """Deliver a final word that did not arrive, or find one when everybody died. Returns the phase of the job."""
+def reconcile(directory: JobDir, stores: Stores | None = None) -> Phase:
+    """Deliver a final word that did not arrive, or find one when everybody died. Returns the phase of the job.
+
+    ``stores`` are those of the run with their passwords, if the caller knows them.
+    """
     if not directory.exists:
         raise UnknownRunError(f"the job directory {directory.path} has gone")
     if directory.outcome is None and not directory.alive:
@@ -23,7 +30,7 @@ def reconcile(directory: JobDir) -> Phase:
     if directory.outcome is not None and not directory.delivered.exists():
         from mlflow_pytorch_estimator.mirror import RunMirror  # not needed to submit, and not small
 
-        RunMirror(directory).deliver()
+        RunMirror(directory, stores).deliver()
     return directory.phase
 
 

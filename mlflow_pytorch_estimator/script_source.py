@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mlflow_pytorch_estimator import jobdir, tracking
 from mlflow_pytorch_estimator.data_input import DataInput, Downloads, is_artifact_uri
@@ -16,7 +15,7 @@ from mlflow_pytorch_estimator.environments import EnvironmentSpec
 from mlflow_pytorch_estimator.errors import ProjectError
 from mlflow_pytorch_estimator.secretvalues import Concealer
 from mlflow_pytorch_estimator.shellsecrets import HiddenSecrets
-from mlflow_pytorch_estimator.snapshots.walk import Walker
+from mlflow_pytorch_estimator.snapshots import walk
 
 Word = str | DataInput
 _LONGEST_COMMAND = 128 * 1024 - 1  # bytes; Linux takes no longer single argument, and `bash -c` gets one
@@ -66,19 +65,7 @@ class ScriptSource:
 
 
 def _check_is_taken(directory: Path, script: str) -> None:
-    """Look along the script's path only: the whole folder is walked once, for the snapshot."""
-    walker, path = Walker(directory.resolve(), jobdir.home(), ""), ""
-    rules: dict[str, Any] = {path: ()}
-    for part in Path(script).parent.parts:
-        rules = dict(walker.visit(path, rules[path]))
-        path += f"{part}/"
-        if path[:-1] in walker.found.links:
-            return
-        if path not in rules:
-            break
-    else:
-        walker.visit(path, rules[path])
-    if script not in walker.found.files and script not in walker.found.links:
+    if not walk.takes(directory.resolve(), jobdir.home(), script):
         raise ProjectError(
             f"the job's copy of {str(directory)!r} would lack {script!r}: .gitignore or .amlignore names it, or it is "
             f"in a folder that is always left out; move it, or write '!{script}' into .amlignore"

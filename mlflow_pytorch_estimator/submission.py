@@ -93,7 +93,8 @@ def _submit(request: Request, place: placement.Placement, scheduler: Scheduler) 
         **jobenv.carried(request.environment_variables),
     }
     _start(job, request.stores, scheduler, directory, lock, environ)
-    return GpuClusterSubmittedRun(run.info.run_id, directory, tracking.run_url(run, request.stores.tracking_uri))
+    url = tracking.run_url(run, request.stores.tracking_uri)
+    return GpuClusterSubmittedRun(run.info.run_id, directory, url, stores=request.stores)
 
 
 def _stage() -> tuple[JobDir, locks.HeldLock]:
@@ -183,7 +184,7 @@ def _start(  # noqa: PLR0913, PLR0917 - all that a job consists of
     except BaseException as error:
         reason = str(error) or type(error).__name__
         if lock.fd >= 0:
-            _fail(job, directory, lock, reason)
+            _fail(job, stores, directory, lock, reason)
         raise
 
 
@@ -195,13 +196,13 @@ def _mark_scheduled(stores: Stores, run_id: str) -> None:
         _logger.warning("cannot mark run %s as SCHEDULED: %s", run_id, error)
 
 
-def _fail(job: JobSpec, directory: JobDir, lock: locks.HeldLock, reason: str) -> None:
+def _fail(job: JobSpec, stores: Stores, directory: JobDir, lock: locks.HeldLock, reason: str) -> None:
     """End the run of a job that nobody has taken on."""
     if not directory.exists:
         directory.write_job(job)
     directory.conclude(Phase.FAILED, f"the job could not be submitted: {reason}")
     lock.close()
-    reconcile(directory)
+    reconcile(directory, stores)
 
 
 def _spawn_preparer(directory: JobDir, lock: locks.HeldLock, environ: dict[str, str]) -> None:

@@ -16,6 +16,7 @@ from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
 from mlflow_pytorch_estimator.reconcile import reconcile
 from mlflow_pytorch_estimator.schedulers import load_scheduler
 from mlflow_pytorch_estimator.status import Phase
+from mlflow_pytorch_estimator.tracking import Stores
 
 _SECOND_INTERRUPT_SECONDS = 5.0
 _END_MARGIN_SECONDS = 15.0
@@ -24,8 +25,17 @@ _END_MARGIN_SECONDS = 15.0
 class GpuClusterSubmittedRun(SubmittedRun):
     """A job and its MLflow run. Safe to use from several processes at once."""
 
-    def __init__(self, run_id: str, directory: JobDir, url: str | None = None, *, raises: bool = False) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        directory: JobDir,
+        url: str | None = None,
+        *,
+        raises: bool = False,
+        stores: Stores | None = None,
+    ) -> None:
         super().__init__()
+        self.stores = stores
         self._run_id = run_id
         self._raises = raises
         self.directory = directory
@@ -46,7 +56,7 @@ class GpuClusterSubmittedRun(SubmittedRun):
 
     def raising(self) -> GpuClusterSubmittedRun:
         """The same run with a ``wait`` that raises: after a plain False, MLflow writes FAILED over KILLED."""
-        return type(self)(self._run_id, self.directory, self.url, raises=True)
+        return type(self)(self._run_id, self.directory, self.url, raises=True, stores=self.stores)
 
     def wait(self) -> bool:
         """Stream the job's output until it has ended; True if it completed.
@@ -61,7 +71,7 @@ class GpuClusterSubmittedRun(SubmittedRun):
 
     def get_status(self) -> str:
         """MLflow's name for the status: SCHEDULED, RUNNING, FINISHED, FAILED or KILLED."""
-        return reconcile(self.directory).mlflow_status
+        return reconcile(self.directory, self.stores).mlflow_status
 
     def cancel(self) -> None:
         """End the job and wait until nothing of it is left; the run is KILLED. Does nothing to one that has ended."""
@@ -71,7 +81,7 @@ class GpuClusterSubmittedRun(SubmittedRun):
             if not self._ended_within(grace + _END_MARGIN_SECONDS):
                 load_scheduler(self.directory.job.scheduler).kill(self.directory)
                 locks.wait_until_free(self.directory.lock, _END_MARGIN_SECONDS)
-        reconcile(self.directory)
+        reconcile(self.directory, self.stores)
         locks.wait_until_free(self.directory.lock, _END_MARGIN_SECONDS)
 
     def _ended_within(self, seconds: float) -> bool:
@@ -89,7 +99,7 @@ class GpuClusterSubmittedRun(SubmittedRun):
 
     def follow(self, terminal: Terminal) -> Outcome:
         """Show the job on a terminal until it has ended; how it ended. Raises DetachedError after Ctrl-C."""
-        follower = Follower(self.directory, terminal)
+        follower = Follower(self.directory, terminal, self.stores)
         try:
             return follower.follow()
         except BrokenPipeError:

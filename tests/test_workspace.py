@@ -11,7 +11,15 @@ import mlflow
 import pytest
 from mlflow.tracking import MlflowClient
 
-from mlflow_pytorch_estimator import Experiment, UserErrorException, Workspace, WorkspaceException
+from mlflow_pytorch_estimator import (
+    ComputeTarget,
+    Experiment,
+    PyTorch,
+    UserErrorException,
+    Workspace,
+    WorkspaceException,
+)
+from mlflow_pytorch_estimator.errors import GpuClusterError
 
 
 def config(folder: Path, **keys: object) -> Path:
@@ -224,6 +232,40 @@ def test_runs_by_tag_property_and_status(store: MlflowClient) -> None:
 def test_a_run_that_is_not_there(store: MlflowClient) -> None:
     with pytest.raises(UserErrorException, match="no run"):
         Workspace().get_run("0" * 32)
+
+
+def test_a_description_stays_above_what_the_job_writes(store: MlflowClient, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("print('x')")
+    experiment = Experiment(Workspace(), "birds")
+    note = {"mlflow.note.content": "my *words*"}
+    run = experiment.submit(
+        PyTorch(tmp_path, compute_target="local", entry_script="train.py", user_managed=True), tags=note
+    )
+    run.wait_for_completion()
+    text = store.get_run(run.id).data.tags["mlflow.note.content"]
+    assert text.startswith("my *words*")
+    assert "Completed" in text
+    assert run.description == "my *words*"
+    run.description = "others"
+    assert run.description == "others"
+    assert "Completed" in store.get_run(run.id).data.tags["mlflow.note.content"]
+
+
+def test_a_broken_target_is_named(store: MlflowClient, home: Path) -> None:
+    (home / "compute").mkdir(parents=True)
+    (home / "compute/odd.json").write_text('{"max_nodes": "x"}')
+    with pytest.raises(GpuClusterError, match=r"odd\.json is no cluster definition \(max_nodes is 'x'\)"):
+        ComputeTarget(Workspace(), "odd")
+
+
+def test_the_store_keeps_its_password_on_this_side(store: MlflowClient, home: Path, tmp_path: Path) -> None:
+    """A job that the client finishes is written with the workspace's own URI, not with the one in job.json."""
+    (tmp_path / "train.py").write_text("print('x')")
+    experiment = Experiment(Workspace(), "birds")
+    run = experiment.submit(PyTorch(tmp_path, compute_target="local", entry_script="train.py", user_managed=True))
+    run.wait_for_completion()
+    assert run.job is not None
+    assert run.job.stores == experiment.workspace.stores
 
 
 def test_portal_url(store: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,14 +48,29 @@ def walk(top: Path, home: Path, subdirectory: str = "") -> Found:
 
     Old results lie in ``top`` or in its ``subdirectory``; ``home`` is our own directory, which may lie in the project.
     """
-    walker = Walker(top, home, subdirectory)
+    walker = _Walker(top, home, subdirectory)
     pending: list[tuple[str, tuple[ignore.Rules, ...]]] = [("", ())]
     while pending:
         pending += reversed(walker.visit(*pending.pop()))
     return walker.found
 
 
-class Walker:
+def takes(top: Path, home: Path, script: str) -> bool:
+    """Whether a file would be among the sources; looks along its path only."""
+    walker, path = _Walker(top, home, ""), ""
+    rules: dict[str, tuple[ignore.Rules, ...]] = {path: ()}
+    for part in Path(script).parent.parts:
+        rules = dict(walker.visit(path, rules[path]))
+        path += f"{part}/"
+        if path[:-1] in walker.found.links:
+            return True
+        if path not in rules:
+            return False
+    walker.visit(path, rules[path])
+    return script in walker.found.files or script in walker.found.links
+
+
+class _Walker:
     def __init__(self, top: Path, home: Path, subdirectory: str) -> None:
         self.found = Found()
         self._top = top

@@ -34,7 +34,7 @@ _LONGEST_LOG = 64 * 1024 * 1024
 def phase(entity: Any, job: GpuClusterSubmittedRun | None) -> Phase:
     """The phase: what the job's directory says, else the job's tag, else what MLflow's status comes to."""
     if job is not None:
-        return reconcile(job.directory)
+        return reconcile(job.directory, job.stores)
     status = _OF_MLFLOW[entity.info.status]
     said = entity.data.tags.get(tag_names.STATUS)
     if said in {str(item) for item in Phase} and Phase(said).mlflow_status == status.mlflow_status:

@@ -4,66 +4,39 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-from mlflow.exceptions import MlflowException
 from mlflow.utils import mlflow_tags
 
 from mlflow_pytorch_estimator import tags as tag_names
-from mlflow_pytorch_estimator import topology, tracking
-from mlflow_pytorch_estimator.estimator.artifacts.run_files import RunFiles
+from mlflow_pytorch_estimator import tracking
 from mlflow_pytorch_estimator.estimator.exceptions import UserErrorException
 from mlflow_pytorch_estimator.estimator.experiment import Experiment, text_tags
-from mlflow_pytorch_estimator.estimator.recording import ledger
-from mlflow_pytorch_estimator.estimator.recording.recorder import Recorder
-from mlflow_pytorch_estimator.estimator.recording.sinks import MlflowSink, MutedSink
 from mlflow_pytorch_estimator.estimator.runs import context as run_context
 from mlflow_pytorch_estimator.estimator.runs import details as run_details
 from mlflow_pytorch_estimator.estimator.runs import page as run_page
 from mlflow_pytorch_estimator.estimator.runs import search as run_search
 from mlflow_pytorch_estimator.estimator.runs import waiting as run_waiting
+from mlflow_pytorch_estimator.estimator.runs.stored import StoredRun
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.status import Phase
 from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
 
 if TYPE_CHECKING:
-    from mlflow_pytorch_estimator.estimator.models.model import Model
     from mlflow_pytorch_estimator.estimator.recording.offline import OfflineRun
     from mlflow_pytorch_estimator.estimator.workspace import Workspace
 
-PROPERTY = "gpu_cluster.property."
 _logger = logging.getLogger(__name__)
 
 
-class Run(Recorder):
+class Run(StoredRun):
     """A run of an experiment: its status, logs, metrics and files, and the way to end it or to register a model.
 
     Raises UserErrorException when the experiment has no such run.
     """
-
-    def __init__(self, experiment: Experiment, run_id: str) -> None:
-        self._experiment = experiment
-        self._stores = experiment.workspace.stores
-        self._client = self._stores.client()
-        self._id = run_id
-        if self._read().info.experiment_id != experiment.id:
-            raise UserErrorException(f"run {run_id} is in another experiment than {experiment.name!r}: use Run.get")
-        inside = run_context.is_this_job(run_id)
-        shared = inside or run_id == run_context.run_of_environment()
-        owner = not shared or topology.is_rank_zero()
-        super().__init__(MlflowSink(self._client, run_id) if owner else MutedSink())
-        self._inside, self._owner = inside, owner
-        self._told = False
-        self.files = RunFiles(self._stores, run_id)
-
-    def _read(self) -> Any:
-        try:
-            return self._client.get_run(self._id)
-        except MlflowException as error:
-            raise run_search.unread(self._id, self._stores.tracking_uri, error) from error
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._experiment, self._id)  # what it holds besides cannot be copied
@@ -112,47 +85,6 @@ class Run(Recorder):
         return run_search.listed(experiment, tags, properties, status, include_children)
 
     @property
-    def id(self) -> str:
-        """MLflow's id of the run."""
-        return self._id
-
-    @property
-    def run_id(self) -> str:
-        """The same as ``id``."""
-        return self._id
-
-    @property
-    def experiment(self) -> Experiment:
-        """The experiment that it belongs to."""
-        return self._experiment
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return str(self._read().info.run_name or "")
-
-    @property
-    def display_name(self) -> str:
-        """The same as ``name``; can be set."""
-        return self.name
-
-    @display_name.setter
-    def display_name(self, name: str) -> None:
-        if self._writes():
-            self._client.update_run(self._id, name=name)
-
-    @property
-    def description(self) -> str | None:
-        """The text on the run's page."""
-        text: str | None = self._read().data.tags.get(tag_names.NOTE)
-        return text
-
-    @description.setter
-    def description(self, text: str) -> None:
-        if self._writes():
-            self._client.set_tag(self._id, tag_names.NOTE, text)
-
-    @property
     def type(self) -> str:
         """``gpu-cluster`` for a job, ``interactive`` for a run of some process."""
         return "gpu-cluster" if tag_names.STATUS in self._read().data.tags else "interactive"
@@ -184,7 +116,7 @@ class Run(Recorder):
             directory = JobDir.of_run(self._id)
         if not directory.exists:
             return None
-        return GpuClusterSubmittedRun(self._id, directory, self.get_portal_url())
+        return GpuClusterSubmittedRun(self._id, directory, self.get_portal_url(), stores=self._stores)
 
     def _phase(self) -> Phase:
         here = run_context.this_job() if self._inside else None
@@ -226,117 +158,9 @@ class Run(Recorder):
         """Inside of a job: the path of each input by its name."""
         return run_context.inputs()
 
-    def get_file_names(self) -> Sequence[str]:
-        """The names of all files of the run, those of its models included."""
-        return self.files.names()
-
-    def download_file(self, name: str, output_file_path: str | os.PathLike[str] | None = None) -> None:
-        """Save one file, by default under its last name in the working directory."""
-        self.files.download(name, output_file_path)
-
-    def download_files(
-        self,
-        prefix: str | None = None,
-        output_directory: str | os.PathLike[str] | None = None,
-        output_paths: Sequence[str] | None = None,
-        batch_size: int = 100,
-        append_prefix: bool = True,
-    ) -> None:
-        """Save all files below a prefix; ``batch_size`` makes no difference."""
-        self.files.download_many(prefix, output_directory, output_paths, append_prefix)
-
-    def upload_file(self, name: str, path_or_stream: str | os.PathLike[str] | IO[bytes] | IO[str]) -> None:
-        """Store one file under that name."""
-        if self._writes():
-            self.files.upload_file(name, path_or_stream)
-
-    def upload_files(self, names: Sequence[str], paths: Sequence[str | os.PathLike[str]]) -> None:
-        """Store several files, each under its name."""
-        if self._writes():
-            self.files.upload_files(names, paths)
-
-    def upload_folder(self, name: str, path: str | os.PathLike[str]) -> None:
-        """Store a folder with all that is in it under that name."""
-        if self._writes():
-            self.files.upload_folder(name, path)
-
-    def register_model(
-        self,
-        model_name: str,
-        model_path: str | None = None,
-        tags: Mapping[str, Any] | None = None,
-        properties: Mapping[str, Any] | None = None,
-        model_framework: str | None = None,
-        model_framework_version: str | None = None,
-        description: str | None = None,
-    ) -> Model:
-        """Register a file or folder of the run as a new version of a model; None means the path of that name."""
-        from mlflow_pytorch_estimator.estimator.models.model import Model
-        from mlflow_pytorch_estimator.estimator.models.registration import register
-
-        version = register(
-            self._stores,
-            self._id,
-            model_name,
-            model_path,
-            tags=tags,
-            properties=properties,
-            description=description,
-            model_framework=model_framework,
-            model_framework_version=model_framework_version,
-        )
-        return Model(self._experiment.workspace, name=version.name, version=version.version)
-
-    @property
-    def tags(self) -> dict[str, str]:
-        """All tags, those of MLflow and of the job included."""
-        found = self._read().data.tags
-        return {key: value for key, value in found.items() if not key.startswith((PROPERTY, ledger.PREFIX))}
-
-    def get_tags(self) -> dict[str, str]:
-        """The same as ``tags``."""
-        return self.tags
-
     def get_snapshot_id(self) -> str | None:
         """Digest of the sources that the job runs; None where the job is not known."""
         return self.job.directory.job.snapshot if self.job else None
-
-    def tag(self, key: str, value: Any = None) -> None:
-        """Set a tag."""
-        self.set_tags({key: value})
-
-    def set_tags(self, tags: Mapping[str, Any]) -> None:
-        """Set several tags."""
-        given = text_tags(tags)
-        if self._writes():
-            for key, value in given.items():
-                self._client.set_tag(self._id, key, value)
-
-    def remove_tags(self, tags: str | Iterable[str]) -> None:
-        """Remove tags; those that are not there are left out."""
-        present = self.tags
-        for key in [tags] if isinstance(tags, str) else tags:
-            if key in present and self._writes():
-                self._client.delete_tag(self._id, key)
-
-    @property
-    def properties(self) -> dict[str, str]:
-        """What was added with ``add_properties``, and the commit that the source came from."""
-        return run_details.properties(self._read().data.tags)
-
-    def get_properties(self) -> dict[str, str]:
-        """The same as ``properties``."""
-        return self.properties
-
-    def add_properties(self, properties: Mapping[str, Any]) -> None:
-        """Add properties, which cannot change any more."""
-        given, present = text_tags(properties), self.properties
-        changed = sorted(key for key, value in given.items() if present.get(key, value) != value)
-        if changed:
-            raise UserErrorException(f"properties cannot change: {', '.join(changed)}; use a tag")
-        if self._writes():
-            for key, value in given.items():
-                self._client.set_tag(self._id, PROPERTY + key, value)
 
     def start(self) -> None:
         """Nothing to do: a run has started when it is there."""
@@ -368,7 +192,9 @@ class Run(Recorder):
         run_waiting.end_interactive(self, "FAILED")
 
     def child_run(self, name: str | None = None) -> Run:
-        """A new run below this one, to log into; ``complete`` ends it."""
+        """A new run below this one, to log into; ``complete`` ends it. On ranks above 0, this run itself."""
+        if not self._writes():
+            return self  # muted, so that each child exists once
         tags = {mlflow_tags.MLFLOW_PARENT_RUN_ID: self._id}
         return self._experiment.start_logging(run_name=name, tags=tags)
 
@@ -401,13 +227,6 @@ class Run(Recorder):
         """The runs below this one, newest first."""
         run_search.check_type(type)
         return run_search.children(self, recursive, tags, properties, status)
-
-    def _writes(self) -> bool:
-        """Whether this rank may write; the others say once that they do not."""
-        if not self._owner and not self._told:
-            self._told = True
-            _logger.info("rank %d does not write to the run: rank 0 owns it", topology.rank())
-        return self._owner
 
     def _is_job(self, method: str) -> bool:
         if not self._inside and self.job is None:
