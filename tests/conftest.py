@@ -52,6 +52,12 @@ def processes_with(text: str) -> list[int]:
     return found
 
 
+@pytest.fixture(autouse=True)
+def _no_active_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow keeps the experiment that an earlier test has set, and then refuses runs of another."""
+    monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A GPU_CLUSTER_HOME of its own."""
