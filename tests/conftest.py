@@ -56,6 +56,7 @@ def processes_with(text: str) -> list[int]:
 def _no_active_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow keeps the experiment that an earlier test has set, and then refuses runs of another."""
     monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
 
 
 @pytest.fixture
