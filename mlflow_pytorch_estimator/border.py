@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from mlflow.exceptions import ExecutionException, MlflowException
 
-from mlflow_pytorch_estimator.errors import GpuClusterError
+from mlflow_pytorch_estimator.errors import GpuClusterError, one_line
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def as_execution_exception() -> Iterator[None]:
     except GpuClusterError as error:
         raise _as_both(error) from None
     except MlflowException as error:
-        raise ExecutionException(" ".join(str(error).split())) from error
+        raise ExecutionException(one_line(error)) from error
 
 
 def _as_both(error: GpuClusterError) -> GpuClusterError:

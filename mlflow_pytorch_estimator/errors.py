@@ -20,6 +20,11 @@ MLflow. ``border`` is where these become ``mlflow.exceptions.ExecutionException`
 from __future__ import annotations
 
 
+def one_line(error: object) -> str:
+    """What an error of somebody else says, for a message of ours."""
+    return " ".join(str(error).split())
+
+
 class GpuClusterError(Exception):
     """Base of every error that this package raises on purpose."""
 

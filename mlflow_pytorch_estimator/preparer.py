@@ -15,7 +15,7 @@ from types import FrameType
 
 from mlflow_pytorch_estimator import jobdir, library, locks
 from mlflow_pytorch_estimator.environments import BuildCancelled, EnvironmentSpec, ReadyEnvironment, prepare
-from mlflow_pytorch_estimator.errors import GpuClusterError, ProjectError
+from mlflow_pytorch_estimator.errors import GpuClusterError, ProjectError, one_line
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.reporter import Reporter
 from mlflow_pytorch_estimator.schedulers import load_scheduler
@@ -83,7 +83,7 @@ class Preparer:
             try:
                 found = download_artifacts(artifact_uri=uri, dst_path=str(folder))
             except Exception as error:  # an artifact store may fail in any way
-                raise ProjectError(f"cannot download the input {uri}: {' '.join(str(error).split())}") from error
+                raise ProjectError(f"cannot download the input {uri}: {one_line(error)}") from error
             paths[placeholder] = str(Path(found).absolute())
         named = {name: paths.get(path, path) for name, path in job.input_paths.items()}
         return dataclasses.replace(job, command=resolve_inputs(job.command, paths), input_paths=named, inputs={})

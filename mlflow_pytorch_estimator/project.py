@@ -17,7 +17,7 @@ from mlflow.projects.utils import load_project
 from mlflow.utils.file_utils import get_local_path_or_none
 from mlflow.utils.validation import _validate_param_name
 
-from mlflow_pytorch_estimator.errors import ProjectError
+from mlflow_pytorch_estimator.errors import ProjectError, one_line
 from mlflow_pytorch_estimator.secretvalues import Concealer
 from mlflow_pytorch_estimator.shellsecrets import HiddenSecrets
 
@@ -64,9 +64,9 @@ def read_project(directory: Path) -> Project:
     except MlflowException as error:
         raise ProjectError(str(error)) from error
     except yaml.YAMLError as error:
-        raise ProjectError(f"the MLproject file of {directory} is not valid YAML: {_one_line(error)}") from error
+        raise ProjectError(f"the MLproject file of {directory} is not valid YAML: {one_line(error)}") from error
     except (OSError, AttributeError, TypeError, ValueError) as error:
-        raise ProjectError(f"the MLproject file of {directory} cannot be read: {_one_line(error)}") from error
+        raise ProjectError(f"the MLproject file of {directory} cannot be read: {one_line(error)}") from error
     if definition.docker_env:
         raise ProjectError("docker_env is not supported: name the packages in conda.yaml or python_env.yaml instead")
     return Project(directory, definition.name or directory.name, definition)
@@ -83,7 +83,7 @@ def invoke(project: Project, entry_point: str, given: Mapping[str, Any] | None) 
         for name in (*entry.parameters, *parameters):
             _validate_param_name(name)
     except MlflowException as error:
-        raise ProjectError(_one_line(error)) from error
+        raise ProjectError(one_line(error)) from error
     defaults = {name: str(item.default) for name, item in entry.parameters.items() if item.default is not None}
     raw = {**defaults, **parameters}
     inputs: dict[str, str] = {}
@@ -117,7 +117,7 @@ def _compose(entry: Any, values: dict[str, str]) -> str:
         command: str = plain.compute_command(values, storage_dir=None)
     except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         raise ProjectError(
-            f"the command of entry point {entry.name!r} has a placeholder that is no parameter: {_one_line(error)}"
+            f"the command of entry point {entry.name!r} has a placeholder that is no parameter: {one_line(error)}"
         ) from error
     return secrets.expand(command)
 
@@ -127,7 +127,3 @@ def resolve_inputs(command: str, paths: Mapping[str, str]) -> str:
     for placeholder, path in paths.items():
         command = command.replace(placeholder, shlex.quote(path))
     return command
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())

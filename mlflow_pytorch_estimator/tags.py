@@ -19,6 +19,8 @@ EXIT_CODE = "gpu_cluster.exit_code"
 FAILURE = "gpu_cluster.failure"
 UNDELIVERED = "gpu_cluster.undelivered"
 NOTE = "mlflow.note.content"
+PROPERTY = "gpu_cluster.property."
+"""Prefix of the properties of runs and of model versions, which do not change."""
 
 
 def of_job(job: JobSpec) -> dict[str, str]:

@@ -22,6 +22,7 @@ import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
+from mlflow_pytorch_estimator import Experiment, Workspace
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
 
@@ -103,6 +104,20 @@ def store(tmp_path: Path, home: Path, empty_store: Path, monkeypatch: pytest.Mon
     yield client
     mlflow.set_tracking_uri(before[0])
     mlflow.set_registry_uri(before[1])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An empty source folder."""
+    path = tmp_path / "src"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def experiment(store: MlflowClient) -> Experiment:
+    """An experiment of the estimator in the current store."""
+    return Experiment(Workspace(), "birds")
 
 
 @dataclass

@@ -40,18 +40,6 @@ Make = Callable[..., Run]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "src"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-def experiment(store: MlflowClient) -> Experiment:
-    return Experiment(Workspace(), "birds")
-
-
-@pytest.fixture
 def submit(experiment: Experiment, folder: Path) -> Make:
     """Submit a script's text with this interpreter."""
 

@@ -40,18 +40,6 @@ Make = Callable[..., Run]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "src"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-def experiment(store: MlflowClient) -> Experiment:
-    return Experiment(Workspace(), "birds")
-
-
-@pytest.fixture
 def submit(experiment: Experiment, folder: Path) -> Make:
     def make(text: str, script: str = "train.py", **options: Any) -> Run:
         path = folder / script

@@ -123,7 +123,7 @@ def _torch_kind(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names: list[Any] = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):  # what zipfile raises for what is no zip
         return "a pickle of an old torch.save, or no PyTorch file"
     if any("exported_program" in name or name.endswith("/archive_format") for name in names):
         return "an exported program (torch.export.save)"

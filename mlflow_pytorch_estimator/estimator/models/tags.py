@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from mlflow_pytorch_estimator import tags as run_tags
 from mlflow_pytorch_estimator.estimator.exceptions import UserErrorException
 from mlflow_pytorch_estimator.estimator.recording.legalnames import is_legal
 
-PROPERTY = "gpu_cluster.property."
+PROPERTY = run_tags.PROPERTY
 FRAMEWORK = "gpu_cluster.model_framework"
 FRAMEWORK_VERSION = "gpu_cluster.model_framework_version"
 NOT_SERVABLE = "gpu_cluster.not_servable"

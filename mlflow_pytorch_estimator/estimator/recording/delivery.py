@@ -18,6 +18,7 @@ from typing import Generic, Protocol, TypeVar
 
 from mlflow.exceptions import MlflowException
 
+from mlflow_pytorch_estimator.errors import one_line
 from mlflow_pytorch_estimator.secretvalues import without_password
 
 _logger = logging.getLogger(__name__)
@@ -211,4 +212,4 @@ def _is_refusal(error: Exception) -> bool:
 
 
 def _line(error: Exception) -> str:
-    return without_password(" ".join(str(error).split()))[:300]
+    return without_password(one_line(error))[:300]

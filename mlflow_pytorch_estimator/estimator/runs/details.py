@@ -19,7 +19,6 @@ from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
 if TYPE_CHECKING:
     from mlflow_pytorch_estimator.estimator.runs.run import Run
 
-_PROPERTY = "gpu_cluster.property."
 _OF_MLFLOW = {
     "SCHEDULED": Phase.QUEUED,
     "RUNNING": Phase.RUNNING,
@@ -54,7 +53,11 @@ def saying(run: Run, now: Phase) -> str:
 
 def properties(run_tags: Mapping[str, str]) -> dict[str, str]:
     """The user's properties, and where the source came from."""
-    own = {key.removeprefix(_PROPERTY): value for key, value in run_tags.items() if key.startswith(_PROPERTY)}
+    own = {
+        key.removeprefix(tag_names.PROPERTY): value
+        for key, value in run_tags.items()
+        if key.startswith(tag_names.PROPERTY)
+    }
     git = {name: run_tags[key] for key, name in _GIT.items() if key in run_tags}
     return {**git, **own}
 

@@ -25,7 +25,6 @@ from mlflow_pytorch_estimator.page import MARK, own_text
 if TYPE_CHECKING:
     from mlflow_pytorch_estimator.estimator.models.model import Model
 
-PROPERTY = "gpu_cluster.property."
 _logger = logging.getLogger(__name__)
 
 
@@ -98,7 +97,7 @@ class StoredRun(Recorder):
     def tags(self) -> dict[str, str]:
         """All tags, those of MLflow and of the job included."""
         found = self._read().data.tags
-        return {key: value for key, value in found.items() if not key.startswith((PROPERTY, ledger.PREFIX))}
+        return {key: value for key, value in found.items() if not key.startswith((tag_names.PROPERTY, ledger.PREFIX))}
 
     def get_tags(self) -> dict[str, str]:
         """The same as ``tags``."""
@@ -139,7 +138,7 @@ class StoredRun(Recorder):
             raise UserErrorException(f"properties cannot change: {', '.join(changed)}; use a tag")
         if self._writes():
             for key, value in given.items():
-                self._client.set_tag(self._id, PROPERTY + key, value)
+                self._client.set_tag(self._id, tag_names.PROPERTY + key, value)
 
     def get_file_names(self) -> Sequence[str]:
         """The names of all files of the run, those of its models included."""
