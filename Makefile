@@ -8,24 +8,37 @@ OLDEST = 'mlflow==3.8.*' 'sqlalchemy<2.1' 'fastapi<0.120' 'starlette<0.49'
 unexport PYTHONDONTWRITEBYTECODE
 unexport VIRTUAL_ENV
 
-.PHONY: demo test check test-oldest clean
+.PHONY: demo test check test-system test-oldest test-horovod-matrix test-chaos clean
 
 demo: .venv/installed
 	.venv/bin/mlflow run . -b gpu-cluster
 
-test: check test-oldest
-	.venv-test/bin/python -m pytest
+test: check test-system test-oldest
+	.venv-test/bin/python tests/horovod_built.py
+	.venv-test/bin/python -m pytest -n 2 --dist loadfile
 
 check: .venv-test/installed
 	.venv-test/bin/ruff check .
 	.venv-test/bin/ruff format --check .
 	.venv-test/bin/mypy
 
+# What tests need of the system (podman); where it cannot be installed, those tests skip.
+test-system:
+	@sh tests/setup/debian.sh
+
 # The lower end of the supported range of MLflow, with packages of its time (MLflow 3.8 does not bound them, and
 # fails with today's); `make test` runs everything on the upper end.
 test-oldest: .venv-oldest/installed
 	.venv-oldest/bin/python -m pytest -q tests/test_runs.py tests/test_models.py tests/test_workspace.py \
 		tests/test_recording_store.py tests/test_registration.py tests/test_run_files.py
+
+# Horovod on old and new PyTorch: half an hour and 20 GB of downloads. VERSIONS="1.13 2.4" names some of them.
+test-horovod-matrix: .venv-test/installed
+	.venv-test/bin/python tests/horovod_matrix.py $(VERSIONS)
+
+# A hundred seeded jobs of which a random process is killed: half an hour. PYTHON_OF_RANKS has torch and Horovod.
+test-chaos: .venv-test/installed
+	.venv-test/bin/python tests/chaos.py --python $(PYTHON_OF_RANKS) --seeds 0 100
 
 .venv/installed: setup.cfg pyproject.toml $(shell find mlflow_pytorch_estimator -name '*.py')
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed: make PYTHON=python3.12" >&2; exit 1; }

@@ -1,4 +1,4 @@
-"""The job side: starts the ranks on a node, watches them, and has the last word on the run.
+"""The agent of a job's first node: leads the nodes through the job, and has the last word on the run.
 
 While the job lives the agent is the only writer of the run's status. It starts the ranks first and loads MLflow
 meanwhile, in a thread: the user's program waits for nothing.
@@ -8,32 +8,32 @@ from __future__ import annotations
 
 import os
 import signal
-import time
+import traceback
 from collections.abc import Sequence
 from types import FrameType
 
-from mlflow_pytorch_estimator import failure, keeper, processes, ranks
+from mlflow_pytorch_estimator import keeper, processes, rank_policy, resuming
+from mlflow_pytorch_estimator.attempt import Attempt, Limits, Verdict
 from mlflow_pytorch_estimator.errors import GpuClusterError
 from mlflow_pytorch_estimator.jobdir import JobDir
-from mlflow_pytorch_estimator.jobenv import rank_environment
-from mlflow_pytorch_estimator.launchers import single
+from mlflow_pytorch_estimator.jobenv import attempt_environment, rank_environment
+from mlflow_pytorch_estimator.launchers.base import outside_of_ranks
 from mlflow_pytorch_estimator.locks import HeldLock
+from mlflow_pytorch_estimator.nodes.team import Followers
 from mlflow_pytorch_estimator.reporter import Reporter
-from mlflow_pytorch_estimator.schedulers.base import Allocation
+from mlflow_pytorch_estimator.schedulers.base import Allocation, Others, count
+from mlflow_pytorch_estimator.spec import JobSpec
 from mlflow_pytorch_estimator.status import Phase
-
-_POLL_SECONDS = 0.05
 
 
 class Agent:
-    """Runs one job on this node. ``held`` are the locks that last as long as anything of the job lives."""
+    """Runs one job from its first node. ``held`` are the locks that last as long as anything of the job lives."""
 
     def __init__(self, directory: JobDir, held: Sequence[HeldLock]) -> None:
         self.directory = directory
         self.reporter = Reporter(directory)
         self._inherited = [lock.fd for lock in held]
         self._asked_to_end = False
-        self._out_of_time = False
         keeper.become_subreaper()
         processes.record(directory.agent)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -43,44 +43,39 @@ class Agent:
         """Make the job's copy of the sources, if there is none yet; False if the job has failed with that."""
         try:
             self.directory.restore_source(self.directory.job)
+            resuming.bring(self.directory.job.resume_from, self.directory)
         except GpuClusterError as error:
             self.directory.conclude(Phase.FAILED, str(error))
             return False
         return True
 
-    def run(self, place: Allocation) -> None:
-        """Start the ranks, see them end, write down how. The node is free afterwards; ``deliver`` is still to come."""
+    def run(self, place: Allocation, others: Others | None = None) -> None:
+        """Run the ranks on this node and the others, write down how they ended; ``deliver`` is still to come.
+
+        Nothing of the job runs on any node afterwards.
+        """
         job = self.directory.job
         if not self.stage():
             return
-        self.directory.enter(Phase.RUNNING, f"on {place.describe()}")
+        self.directory.enter(Phase.RUNNING, f"on {_describe(place, others)}")
         self.directory.outputs.mkdir(exist_ok=True)
+        rank_policy.deliver(self.directory.rank_policy)
         if place.cpus:
             os.sched_setaffinity(0, place.cpus)
-        environ = rank_environment(os.environ, job, self.directory)
-        started = [
-            ranks.start(
-                command,
-                self.directory.rank_log(command.rank),
-                self.directory.workdir,
-                environ,
-                self._inherited,
-            )
-            for command in single.launch(job, place)
-        ]
-        self.reporter.start()
-        guilty = self._watch(started, job.max_seconds)
-        completed = all(rank.exit_code == 0 for rank in started)  # a canceled rank may exit with 0 later
-        ranks.end(started, job.grace_seconds)
+        try:
+            verdict = self._try(job, place, others)
+        except GpuClusterError as error:
+            keeper.kill_descendants()
+            self.directory.conclude(Phase.FAILED, str(error))
+            return
+        except Exception as error:  # noqa: BLE001 - the outer edge of the job: the run must not stay RUNNING
+            traceback.print_exc()
+            keeper.kill_descendants()
+            self.directory.conclude(Phase.FAILED, f"the agent failed: {type(error).__name__}: {error}")
+            return
+        keeper.kill_descendants()
         self.directory.enter(Phase.FINALIZING)
-        if guilty is not None:
-            self._conclude_failed(place, guilty)
-        elif self._out_of_time:
-            self.directory.conclude(Phase.FAILED, f"ran longer than max_run_duration_seconds ({job.max_seconds:g} s)")
-        elif completed:
-            self.directory.conclude(Phase.COMPLETED, "", 0)
-        else:
-            self.conclude_canceled()
+        self._conclude(verdict)
 
     def conclude_canceled(self) -> None:
         """The last word on a job that somebody ended, unless it has one."""
@@ -99,21 +94,46 @@ class Agent:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._asked_to_end = True
 
-    def _watch(self, started: Sequence[ranks.Rank], limit: float | None) -> ranks.Rank | None:
-        """The first rank that failed, or None when all have succeeded, the job was canceled or its time is over."""
-        deadline = time.monotonic() + limit if limit else float("inf")
-        while not self.canceled:
-            codes = [rank.exit_code for rank in started]
-            failed = [rank for rank, code in zip(started, codes, strict=True) if code]
-            if failed or all(code == 0 for code in codes):
-                return failed[0] if failed else None
-            if time.monotonic() > deadline:
-                self._out_of_time = True
-                return None
-            time.sleep(_POLL_SECONDS)
-        return None
+    def _try(self, job: JobSpec, place: Allocation, others: Others | None) -> Verdict:
+        """Try until it succeeds, or should not be tried again."""
+        followers = Followers(self.directory, place, others, self._inherited) if others else None
+        try:
+            if followers and not followers.gather(job.start_seconds, lambda: self.canceled):
+                return Verdict(canceled=True)
+            limits = Limits.of(job)
+            earlier: list[str] = []
+            while True:
+                number = self.directory.begin_attempt()
+                added = attempt_environment(job, self.directory, number)
+                environ = rank_environment(outside_of_ranks({**os.environ, **added}), job, self.directory)
+                attempt = Attempt(
+                    *(job, self.directory, number, place, followers, self._inherited, limits),
+                    lambda: self.canceled,
+                    self.reporter.start,
+                )
+                verdict = attempt.run(environ, added)
+                if verdict.failure is None or not verdict.retryable or number > job.max_retries:
+                    return verdict.after(earlier)
+                earlier.append(str(verdict.failure["reason"]))
+                self.directory.enter(Phase.RUNNING, f"attempt {number + 1} of {job.max_retries + 1}: {earlier[-1]}")
+                if followers:
+                    followers.wait_for_lost(job.start_seconds, lambda: self.canceled)
+        finally:
+            if followers:
+                followers.dismiss()
 
-    def _conclude_failed(self, place: Allocation, guilty: ranks.Rank) -> None:
-        code = guilty.exit_code or 0
-        details = failure.report(guilty.rank, place.node, code, guilty.log)
-        self.directory.conclude(Phase.FAILED, details["reason"], code, failure=details)
+    def _conclude(self, verdict: Verdict) -> None:
+        if verdict.completed:
+            self.directory.conclude(Phase.COMPLETED, "", 0)
+        elif verdict.failure is not None:
+            reason, code = str(verdict.failure["reason"]), verdict.exit_code
+            self.directory.conclude(Phase.FAILED, reason, code, failure=dict(verdict.failure))
+        else:
+            self.conclude_canceled()
+
+
+def _describe(place: Allocation, others: Others | None) -> str:
+    if others is None:
+        return place.describe()
+    names = ", ".join((place.node, *others.names))
+    return f"{count(len(others.names) + 1, 'node')} ({names}), each {place.describe().partition(', ')[2]}"

@@ -18,6 +18,7 @@ from mlflow_pytorch_estimator.tracking import Stores
 _SHORTEST_POLL_SECONDS = 0.02
 _LONGEST_POLL_SECONDS = 0.25
 _CHUNK = 1 << 20
+_MOST_RANKS = 16
 _EXIT_SECONDS = 5.0  # for the agent to leave, and its share of the machine to return
 
 
@@ -88,7 +89,21 @@ class LogTail:
         data, self._partial = data[:cut], data[cut:]
         if last and not data and self._partial:
             data, self._partial = self._partial + b"\n", b""
-        return data if not self._prefix else b"".join(self._prefix + line for line in data.splitlines(keepends=True))
+        return self._prefixed(data) if self._prefix and data else data
+
+    def _prefixed(self, data: bytes) -> bytes:
+        """Lines with the prefix. A piece of a line gets an end, because another rank's may come next."""
+        data = data if data.endswith(b"\n") else data + b"\n"
+        return b"".join(self._prefix + line for line in data.splitlines(keepends=True))
+
+
+def tail_of(directory: JobDir, log: Path) -> LogTail:
+    """The tail of a rank's log; its lines say whose they are where the job has several ranks."""
+    job = directory.job
+    # By the job, as long as not all logs are there; by the logs, where a newer version has started more.
+    expected = job.distribution.world_size(job.resources.node_count)
+    several = max(expected, len(directory.rank_logs())) > 1
+    return LogTail(log, f"[{log.stem.replace('_', ' ')}] ".encode() if several else b"")
 
 
 class Follower:
@@ -136,10 +151,10 @@ class Follower:
 
     def _print_output(self, *, last: bool) -> bool:
         busy = False
-        logs = self._directory.rank_logs()
-        for log in logs:
-            prefix = f"[{log.stem.replace('_', ' ')}] ".encode() if len(logs) > 1 else b""
-            data = self._tails.setdefault(log, LogTail(log, prefix)).read(last=last)
+        for log in self._directory.rank_logs():
+            if log not in self._tails:
+                self._tails[log] = tail_of(self._directory, log)
+            data = self._tails[log].read(last=last)
             if data:
                 self._terminal.output(data)
                 busy = True
@@ -150,8 +165,17 @@ class Follower:
         seconds = outcome.time - events[0].time if events else 0.0
         self._terminal.say(f"after {duration(seconds)}", outcome.phase)
         failure = outcome.failure or {}
+        self._say_whom_it_ended(failure)
         if failure.get("traceback") and not self._stands_above(failure):
             self._terminal.error(failure["traceback"])
+
+    def _say_whom_it_ended(self, failure: dict[str, Any]) -> None:
+        others = failure.get("ranks_ended_by_it") or []
+        if failure.get("rank") is not None and others:
+            names = ", ".join(map(str, others[:_MOST_RANKS])) + (", ..." if len(others) > _MOST_RANKS else "")
+            who = f"rank {names}" if len(others) == 1 else f"ranks {names}"
+            place = f" on {failure['node']}" if failure.get("node") else ""
+            self._terminal.say(f"rank {failure['rank']}{place} was first; {who} ended because of it")
 
     @staticmethod
     def _stands_above(failure: dict[str, Any]) -> bool:

@@ -18,6 +18,7 @@ from mlflow_pytorch_estimator.attach import Terminal
 from mlflow_pytorch_estimator.border import as_execution_exception
 from mlflow_pytorch_estimator.config import SYNCHRONOUS, BackendConfig, read_config
 from mlflow_pytorch_estimator.project_source import ProjectSource
+from mlflow_pytorch_estimator.request import Request
 from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
 from mlflow_pytorch_estimator.tracking import Stores
 
@@ -38,9 +39,9 @@ class GpuClusterBackend(AbstractBackend):
         """Submit an entry point; attached to a terminal, follow it to its end."""
         command_line = _mlflow_run_options()
         with as_execution_exception():
-            config = read_config(backend_config)
+            config = read_config(backend_config, whole=False)
             options = backend_config if isinstance(backend_config, Mapping) else {}
-            request = submission.Request(
+            request = Request(
                 source=ProjectSource(project_uri, entry_point, params or {}, version, options),
                 experiment_id=str(experiment_id),
                 stores=Stores(tracking_uri, mlflow.get_registry_uri()),

@@ -1,7 +1,8 @@
-"""``python -m mlflow_pytorch_estimator cancel|logs|status RUN_ID``."""
+"""``python -m mlflow_pytorch_estimator cancel|envs|horovod|logs|status``."""
 
 from __future__ import annotations
 
+import importlib
 import sys
 from typing import Any
 
@@ -10,8 +11,23 @@ import click
 from mlflow_pytorch_estimator._version import __version__
 from mlflow_pytorch_estimator.errors import GpuClusterError
 
+_GROUPS = {"envs": "environments.tending", "horovod": "horovod"}
+"""Name -> package whose module ``commands`` has the group, imported on use."""
 
-class _OneLineErrors(click.Group):
+
+class _Commands(click.Group):
+    """Commands whose errors are one line; groups of them are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *_GROUPS])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _GROUPS:
+            return super().get_command(ctx, cmd_name)
+        module = importlib.import_module(f"{__package__}.{_GROUPS[cmd_name]}.commands")
+        group: click.Command = module.commands
+        return group
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -19,10 +35,10 @@ class _OneLineErrors(click.Group):
             raise click.ClickException(str(error)) from error
 
 
-@click.group(cls=_OneLineErrors)
+@click.group(cls=_Commands)
 @click.version_option(__version__)
 def main() -> None:
-    """Follow and end jobs of the MLflow backend gpu-cluster."""
+    """Follow and end jobs of the MLflow backend gpu-cluster, and tend what they run with."""
 
 
 @main.command()
@@ -57,13 +73,13 @@ def cancel(run_id: str) -> None:
 @click.option("--follow", "-f", is_flag=True, help="Go on until the job has ended; exit 0 only if it completed.")
 def logs(run_id: str, *, follow: bool) -> None:
     """Print what a run's job has written."""
-    from mlflow_pytorch_estimator.attach import LogTail, Terminal
+    from mlflow_pytorch_estimator.attach import Terminal, tail_of
 
     handle = _handle(run_id)
     if follow:
         sys.exit(0 if handle.wait() else 1)
     for log in handle.directory.rank_logs():
-        tail = LogTail(log)
+        tail = tail_of(handle.directory, log)
         while data := tail.read(last=True):
             Terminal().output(data)
 

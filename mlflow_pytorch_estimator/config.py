@@ -5,22 +5,35 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from mlflow_pytorch_estimator.errors import ConfigError
 from mlflow_pytorch_estimator.schedulers import SCHEDULERS
-from mlflow_pytorch_estimator.spec import Resources
+from mlflow_pytorch_estimator.spec import Distribution, Resources
 
 # MLflow puts these into the caller's own dict before it calls a backend.
 ENV_MANAGER = "ENV_MANAGER"
 SYNCHRONOUS = "SYNCHRONOUS"
 STORAGE_DIR = "STORAGE_DIR"
-_DOCKER_ARGS = "DOCKER_ARGS"
+DOCKER_ARGS = "DOCKER_ARGS"
+DOCKER_AUTH = "docker_auth"
 _BUILD_IMAGE = "build_image"
-_MLFLOW_KEYS = frozenset({ENV_MANAGER, SYNCHRONOUS, STORAGE_DIR, _DOCKER_ARGS, _BUILD_IMAGE, "docker_auth"})
+_MLFLOW_KEYS = frozenset({ENV_MANAGER, SYNCHRONOUS, STORAGE_DIR, DOCKER_ARGS, DOCKER_AUTH, _BUILD_IMAGE})
+_LAUNCHERS = {
+    "horovod": ("horovod", None),
+    "mpi": ("horovod", None),
+    "mpirun": ("mpirun", None),
+    "torch": ("torch", None),
+    "torchrun": ("torch", None),
+    "nccl": ("torch", "nccl"),
+    "gloo": ("torch", "gloo"),
+}
+"""Kind of distribution and backend of torch.distributed, by the names that users give."""
+_SIGNALS = ("USR1", "USR2")
+_METRICS = ("drop", "prefix")
 
 
 @dataclass(frozen=True)
@@ -35,6 +48,17 @@ class BackendConfig:
     """Name of a cluster definition (``AmlCompute``); it brings scheduler and sizes."""
     node_count: int = 1
     """Nodes of the job."""
+    process_count_per_node: int = 1
+    """Ranks on each node; several need ``distributed_training``."""
+    distributed_training: str | None = None
+    """How the ranks start and find each other: ``horovod`` (also called ``mpi``), ``mpirun`` (Horovod, started by Open
+    MPI), ``torchrun`` (torch.distributed; also ``torch``, ``nccl``, ``gloo``); by default there is one process."""
+    min_node_count: int | None = None
+    """The job goes on with so many nodes when others are lost (elastic); by default it needs all."""
+    max_restarts: int = 0
+    """How often ``torchrun`` starts the ranks anew when one fails, before the job counts as failed."""
+    rank_metrics: str = "drop"
+    """What becomes of metrics that ranks above 0 log: ``drop``, or ``prefix`` for ``rank_3/loss``."""
     cpus_per_node: int | None = None
     """Cores; by default the whole node, or the share that goes with ``gpus_per_node``."""
     gpus_per_node: int | None = None
@@ -43,8 +67,22 @@ class BackendConfig:
     """Main memory in GiB that is set aside; by default none."""
     max_run_duration_seconds: float | None = None
     """The job fails when its ranks have run this long."""
+    checkpoint_signal: str | None = None
+    """``USR1`` or ``USR2``, sent before that to the processes of the ranks that handle it."""
+    checkpoint_lead_seconds: float = 60.0
+    """How long before."""
+    start_timeout_seconds: float = 300.0
+    """The job fails when a node, or a rank of several, has not joined the others after so long."""
+    max_retries: int = 0
+    """How often a failed job is tried again, in the same run and with its checkpoints."""
+    retry_exit_codes: tuple[int, ...] = ()
+    """Only when the rank to blame ended with one of these (negative: signals, -9 for SIGKILL); by default always."""
+    resume_from: str | None = None
+    """Checkpoints to begin with: the id of an earlier run of this backend, or a folder."""
     low_priority: bool = False
     """Let other jobs go first."""
+    upgrade_environment: bool = False
+    """Take the newest packages that the project's files admit, not the versions of its last job."""
     detach: bool = False
     """Return at once instead of streaming the job's output."""
     grace_period_seconds: float = 10.0
@@ -57,25 +95,83 @@ class BackendConfig:
             self.node_count, self.cpus_per_node, self.gpus_per_node, self.memory_gb_per_node, self.low_priority
         )
 
+    given: frozenset[str] = field(default=frozenset(), compare=False)
+    """Names of the keys that were said; the others have their defaults."""
 
-def read_config(raw: object) -> BackendConfig:
-    """Check a backend config: a mapping, JSON text, or the path of a ``.json`` file. Never changes ``raw``."""
+    @property
+    def distribution(self) -> Distribution:
+        """The part that the launcher reads."""
+        if self.distributed_training is None:
+            return Distribution()
+        kind, backend = _LAUNCHERS[self.distributed_training]
+        return Distribution(kind, self.process_count_per_node, backend, self.min_node_count, self.max_restarts)
+
+    def over(self, defaults: Mapping[str, Any], source: str) -> BackendConfig:
+        """This config where it says something, elsewhere the settings that ``source`` (for errors) brings."""
+        try:
+            read_config(defaults, whole=False)
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {error}") from error
+        return read_config({**defaults, **{name: getattr(self, name) for name in self.given}})
+
+
+def read_config(raw: object, *, whole: bool = True) -> BackendConfig:
+    """Check a backend config: a mapping, JSON text, or the path of a ``.json`` file. Never changes ``raw``.
+
+    ``whole=False`` is for a part of one, whose keys need not make sense together yet.
+    """
     if raw is None:
         return BackendConfig()
     settings = _load(raw) if isinstance(raw, (str, Path)) else raw
     if not isinstance(settings, Mapping):
         raise ConfigError(f"a backend config is a JSON object, not {type(settings).__name__}")
     own = {key: value for key, value in settings.items() if key not in _MLFLOW_KEYS}
-    _refuse_docker(settings)
+    _refuse_build(settings)
     _refuse_unknown(own)
     for name, value in own.items():
         _CHECKS[name](name, value)
     if own.get("compute") and {"scheduler", "scheduler_options"} & set(own):
         raise ConfigError("compute brings its own scheduler: leave out scheduler and scheduler_options")
-    config = BackendConfig(**own)
-    if config.node_count > 1:
-        raise ConfigError("node_count: this version runs a job on one node; use 1")
+    if "retry_exit_codes" in own:
+        own["retry_exit_codes"] = tuple(own["retry_exit_codes"])
+    config = BackendConfig(**own, given=frozenset(own))
+    if whole:
+        _check_launch(config)
+        check_together(config, config.distribution)
     return config
+
+
+def _check_launch(config: BackendConfig) -> None:
+    nodes, ranks = config.node_count, config.process_count_per_node
+    if config.distributed_training is None and (nodes > 1 or ranks > 1):
+        name, value = ("process_count_per_node", ranks) if ranks > 1 else ("node_count", nodes)
+        raise ConfigError(
+            f"{name} is {value} and needs distributed_training, which says how the ranks find each other: "
+            '"horovod" or "torchrun"'
+        )
+
+
+def check_together(config: BackendConfig, distribution: Distribution) -> None:
+    """Refuse settings that contradict each other, or how the ranks start."""
+    kind, nodes = distribution.kind, config.node_count
+    if config.min_node_count is not None:
+        if kind == "single":
+            raise ConfigError(
+                f"min_node_count is {config.min_node_count}, but how the ranks start is not said: "
+                "give distributed_training"
+            )
+        if kind == "mpirun":
+            raise ConfigError('min_node_count: mpirun needs all its nodes; use "horovod" or "torchrun"')
+        if config.min_node_count > nodes:
+            raise ConfigError(f"min_node_count is {config.min_node_count}, but node_count is {nodes}; ask for less")
+    if config.max_restarts and kind != "torch":
+        raise ConfigError('max_restarts is for "torchrun"; max_retries tries any job again')
+    limit = config.max_run_duration_seconds
+    if config.checkpoint_signal is not None and (limit is None or limit <= config.checkpoint_lead_seconds):
+        raise ConfigError(
+            f"checkpoint_signal comes {config.checkpoint_lead_seconds:g} s before max_run_duration_seconds, "
+            f"which is {'not given' if limit is None else f'{limit:g}'}: set it, or a smaller checkpoint_lead_seconds"
+        )
 
 
 def _load(source: str | Path) -> object:
@@ -92,20 +188,32 @@ def _load(source: str | Path) -> object:
 
 def _parse(text: str, name: str) -> object:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_distinct)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from error
     except ValueError as error:
         raise ConfigError(f"{name} is not valid JSON: {error}") from error
 
 
-def _refuse_docker(settings: Mapping[Any, Any]) -> None:
-    if settings.get(_DOCKER_ARGS) or settings.get(_BUILD_IMAGE):
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found and found[key] != value:
+            raise ConfigError(f"{key} is given twice, as {found[key]!r} and as {value!r}: leave out one")
+        found[key] = value
+    return found
+
+
+def _refuse_build(settings: Mapping[Any, Any]) -> None:
+    if settings.get(_BUILD_IMAGE):
         raise ConfigError(
-            "containers are not supported: leave out --docker-args and --build-image, and name packages in conda.yaml"
+            "--build-image: images are not built here; build it with `docker build` or `podman build`, "
+            "and name it in docker_env"
         )
 
 
 def _refuse_unknown(own: Mapping[Any, Any]) -> None:
-    valid = [item.name for item in fields(BackendConfig)]
+    valid = [item.name for item in fields(BackendConfig) if item.name != "given"]
     for key in own:
         if key not in valid:
             close = difflib.get_close_matches(str(key), valid, n=1, cutoff=0.5)
@@ -133,6 +241,37 @@ def _flag(name: str, value: object) -> None:
         raise ConfigError(f"{name} is {value!r}; it must be true or false")
 
 
+def _launcher_or_none(name: str, value: object) -> None:
+    if value is not None:
+        _one_of(name, value, _LAUNCHERS)
+
+
+def _one_of(name: str, value: object, choices: Collection[str]) -> None:
+    if not isinstance(value, str) or value not in choices:
+        raise ConfigError(f"{name} is {value!r}; it must be one of: {', '.join(choices)}")
+
+
+def _signal_or_none(name: str, value: object) -> None:
+    if value is not None:
+        _one_of(name, value, _SIGNALS)
+
+
+def _rank_metrics(name: str, value: object) -> None:
+    _one_of(name, value, _METRICS)
+
+
+def _count(name: str, value: object) -> None:
+    _whole(name, value, 0)
+
+
+def _exit_codes(name: str, value: object) -> None:
+    whole = isinstance(value, (list, tuple)) and all(
+        isinstance(code, int) and not isinstance(code, bool) for code in value
+    )
+    if not whole:
+        raise ConfigError(f"{name} is {value!r}; it must be a list of exit codes, such as [75, -9]")
+
+
 def _positive(name: str, value: object) -> None:
     _whole(name, value, 1)
 
@@ -152,9 +291,14 @@ def _whole(name: str, value: object, least: int) -> None:
         raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least {least}")
 
 
-def _amount_or_none(name: str, value: object) -> None:
-    if value is not None and (not _is_number(value) or float(str(value)) == 0):
+def _amount(name: str, value: object) -> None:
+    if not _is_number(value) or float(str(value)) == 0:
         raise ConfigError(f"{name} is {value!r}; it must be a number above 0")
+
+
+def _amount_or_none(name: str, value: object) -> None:
+    if value is not None:
+        _amount(name, value)
 
 
 def _is_number(value: object) -> bool:
@@ -172,11 +316,23 @@ _CHECKS = {
     "scheduler_options": _mapping,
     "compute": _text_or_none,
     "node_count": _positive,
+    "process_count_per_node": _positive,
+    "distributed_training": _launcher_or_none,
+    "min_node_count": _positive_or_none,
+    "max_restarts": _count,
+    "rank_metrics": _rank_metrics,
     "cpus_per_node": _positive_or_none,
     "gpus_per_node": _count_or_none,
     "memory_gb_per_node": _amount_or_none,
     "max_run_duration_seconds": _amount_or_none,
+    "checkpoint_signal": _signal_or_none,
+    "checkpoint_lead_seconds": _amount,
+    "start_timeout_seconds": _amount,
+    "max_retries": _count,
+    "retry_exit_codes": _exit_codes,
+    "resume_from": _text_or_none,
     "low_priority": _flag,
+    "upgrade_environment": _flag,
     "detach": _flag,
     "grace_period_seconds": _seconds,
 }

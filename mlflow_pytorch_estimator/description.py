@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from mlflow_pytorch_estimator.environments import EnvironmentSpec
+from mlflow_pytorch_estimator.spec import Container
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,12 @@ class Description:
     storage_dir: str | None = None
     """Where ``inputs`` are put; None means the job directory."""
     tags: dict[str, str] = field(default_factory=dict)
+    container: Container | None = None
+    """The image that the ranks run in."""
+    environment_variables: Mapping[str, str] = field(default_factory=dict)
+    """That the source sets for the ranks; only their names are stored."""
+    settings: Mapping[str, Any] | None = None
+    """Of the backend config, for what the user has left open; None where the whole config is known from the start."""
 
 
 class Source(Protocol):

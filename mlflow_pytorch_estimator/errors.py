@@ -9,6 +9,7 @@
     ├── UnknownRunError          no run, or a run that is not ours
     ├── RunFailedError           the job ended in anything but success
     ├── DetachedError            the user let go of a job that goes on
+    ├── CheckpointError          a checkpoint that cannot be saved, or does not fit what is to be restored
     └── OnnxError
         ├── OnnxExportError      the model could not be turned into a valid graph
         └── OnnxParityError      the graph does not compute what the model computes
@@ -67,6 +68,10 @@ class DetachedError(GpuClusterError):
     def __init__(self, message: str, run_id: str) -> None:
         super().__init__(message)
         self.run_id = run_id
+
+
+class CheckpointError(GpuClusterError):
+    """A checkpoint cannot be saved, or does not fit the objects that are to be restored."""
 
 
 class OnnxError(GpuClusterError):

@@ -17,14 +17,16 @@ _HEADER = "Traceback (most recent call last):"
 _GROUP_HEADER = f"+ Exception Group {_HEADER}"
 _GROUP_LINE = re.compile(r"\s+[|+]")
 _SYNTAX_ERROR = re.compile(r"(SyntaxError|IndentationError|TabError): ")
+_NOT_STARTED = (125, 126, 127)
+"""What docker and podman end with when they could not run the container, or its command."""
 _PREFIX = re.compile(r"^\[[a-z]+\d+\]: ?")  # torch.distributed: `[rank0]: `, torchrun: `[default0]:`
 
 
-def tail(path: Path, size: int = _TAIL_BYTES) -> str:
-    """The last bytes of a log as text, whatever is in it."""
+def tail(path: Path, size: int = _TAIL_BYTES, since: int = 0) -> str:
+    """The last bytes of a log as text, whatever is in it; none of those before ``since``."""
     try:
         with path.open("rb") as handle:
-            handle.seek(max(0, os.fstat(handle.fileno()).st_size - size))
+            handle.seek(max(since, os.fstat(handle.fileno()).st_size - size))
             return handle.read().decode("utf-8", errors="replace")
     except FileNotFoundError:
         return ""
@@ -93,6 +95,12 @@ def describe_exit(exit_code: int) -> str:
     return f"exited with status {exit_code}"
 
 
+def _complaint(text: str) -> str:
+    """The line in which docker or podman says why a container did not start."""
+    found = re.findall(r"^(?:Error|docker): (.+)", "\n".join(text.splitlines()[-_LAST_LINES:]), re.MULTILINE)
+    return found[-1] if found else ""
+
+
 def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
@@ -100,19 +108,36 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def report(rank: int, node: str, exit_code: int, log: Path) -> dict[str, Any]:
-    """The content of ``failure.json``."""
-    text = tail(log)
+def report(  # noqa: PLR0913 - all that there is to know
+    rank: int | None,
+    node: str,
+    exit_code: int,
+    text: str,
+    *,
+    who: str = "",
+    runtime: str | None = None,
+    out_of_memory: bool = False,
+) -> dict[str, Any]:
+    """The content of ``failure.json``.
+
+    ``text`` is the end of its log, ``who`` another name than ``rank N`` for what failed, ``runtime`` what ran it in a
+    container.
+    """
     traceback = last_traceback(text)
-    reason = f"rank {rank} {describe_exit(exit_code)}"
+    reason = f"{who or f'rank {rank}'} {describe_exit(exit_code)}"
     last = _headline(traceback)
-    if re.match(r"[\w.]+(:|$)", last):
+    if out_of_memory:
+        reason += " (out of memory: the kernel ended it)"
+    elif re.match(r"[\w.]+(:|$)", last):
         reason += f" ({last[:500]})"
+    elif runtime and exit_code in _NOT_STARTED and (complaint := _complaint(text)):
+        reason += f" ({runtime}: {complaint[:500]})"
     return {
         "rank": rank,
         "node": node,
         "exit_code": exit_code if exit_code >= 0 else None,
         "signal": _signal_name(-exit_code) if exit_code < 0 else None,
+        "out_of_memory": out_of_memory,
         "reason": reason,
         "traceback": traceback,
         "last_lines": text.splitlines()[-_LAST_LINES:],

@@ -1,12 +1,14 @@
 """The job directory: everything about one job, and the only place that knows file names.
 
     jobs/RUN_ID/
-      job.json  job_id  journal.jsonl  outcome.json  environment.txt
+      job.json  job_id  journal.jsonl  outcome.json  environment.txt  horovod.txt
       lock            held by whoever works on the job (submitter, preparer, agent, keepers)
       delivery.lock   held by whoever writes the run;  delivered   nothing is left to write
       cancel          somebody asked the job to end
+      attempt         number of the current try;  checkpoints/  outlives them
+      ranks/          what keepers below a launcher note;  system_metrics.jsonl  samples of all nodes
       source/         the job's own copy of the snapshot; the ranks work in it, or in the project's subdirectory of it
-      logs/rank_N.log  logs/environment.log  logs/agent.log      inputs/  lib/  queue/
+      logs/rank_N.log  logs/environment.log  logs/agent.log      inputs/  lib/  policy/  queue/
 
 The truth about a job is here; the MLflow run is a mirror of it (see ``mirror``).
 """
@@ -32,6 +34,7 @@ from mlflow_pytorch_estimator.spec import JobSpec
 from mlflow_pytorch_estimator.status import Phase
 
 HOME_VARIABLE = "GPU_CLUSTER_HOME"
+ENVIRONMENTS_VARIABLE = "GPU_CLUSTER_ENVIRONMENTS"
 _STAGING_PREFIX = ".new-"
 KEEP_DAYS = 30
 
@@ -43,6 +46,12 @@ def home() -> Path:
     """Where jobs, the local queue and environments live: ``$GPU_CLUSTER_HOME`` or ``~/.gpu-cluster``."""
     chosen = _chosen_home.get()
     return chosen or Path(os.environ.get(HOME_VARIABLE) or Path.home() / ".gpu-cluster").absolute()
+
+
+def environments() -> Path:
+    """Where environments are kept, for all who share the folder: ``$GPU_CLUSTER_ENVIRONMENTS`` or ``envs`` at home."""
+    shared = os.environ.get(ENVIRONMENTS_VARIABLE)
+    return Path(shared).absolute() if shared else home() / "envs"
 
 
 @contextmanager
@@ -77,15 +86,20 @@ class JobDir:
         self.delivered = path / "delivered"
         self.journal = path / "journal.jsonl"
         self.environment = path / "environment.txt"
+        self.horovod = path / "horovod.txt"
         self.source = path / "source"
         self.snapshots = path.parent.parent / "snapshots"
         self.logs = path / "logs"
         self.inputs = path / "inputs"
         self.library = path / "lib"
+        self.rank_policy = path / "policy"
         self.queue = path / "queue"
         self.agent = path / "agent.json"
         self.agent_log = self.logs / "agent.log"
         self.environment_log = self.logs / "environment.log"
+        self.system_metrics = path / "system_metrics.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self._attempt = path / "attempt"
         self._job = path / "job.json"
         self._outcome = path / "outcome.json"
         self._cancel = path / "cancel"
@@ -196,6 +210,25 @@ class JobDir:
         except OSError as error:
             raise ProjectError(f"cannot write {self._outcome}: {error.strerror}; free space there") from error
         return outcome
+
+    @property
+    def attempt(self) -> int:
+        """Number of the current try of the job, from 1; 0 before the first."""
+        return int(read_json(self._attempt) or 0)
+
+    def begin_attempt(self) -> int:
+        """Count one more try."""
+        number = self.attempt + 1
+        write_atomic(self._attempt, str(number))
+        return number
+
+    def rank_records(self, attempt: int, node: str) -> Path:
+        """Folder for what keepers below a launcher note, see ``nodes.records``."""
+        return self.path / "ranks" / str(attempt) / node
+
+    def launcher_logs(self) -> list[Path]:
+        """The logs of programs that start ranks."""
+        return sorted(path for name in ("torchrun", "mpirun") for path in self.logs.glob(f"{name}_*.log"))
 
     def request_cancel(self) -> None:
         """Ask whoever works on the job to end it."""

@@ -13,7 +13,7 @@ from mlflow_pytorch_estimator import locks, page, tags, uploads
 from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
 from mlflow_pytorch_estimator.secretvalues import Concealer
 from mlflow_pytorch_estimator.status import Phase
-from mlflow_pytorch_estimator.system_metrics import NodeMetrics
+from mlflow_pytorch_estimator.system_metrics import SystemMetrics
 from mlflow_pytorch_estimator.tracking import Stores, stores_of
 
 _STATUS_CHECK_SECONDS = 10.0
@@ -35,9 +35,10 @@ class RunMirror:
         self._job = directory.job
         self._client = (stores or stores_of(self._job)).client()
         self._concealer = Concealer.from_environ()
-        self._metrics = NodeMetrics(self._job.run_id)
+        self._metrics = SystemMetrics(self._client, self._job, directory)
         self._logs = uploads.LiveLogs(self._client, self._job.run_id)
         self._phase: Phase | None = None
+        self._attempt = 0
         self._checked = 0.0
 
     def sync(self) -> None:
@@ -45,13 +46,14 @@ class RunMirror:
         with locks.holding(self._directory.delivery_lock):
             if self._directory.outcome is not None:
                 return  # somebody may have delivered it: nothing live must come after
-            phase = self._directory.phase
-            if phase is not self._phase:
+            phase, attempt = self._directory.phase, self._directory.attempt
+            if (phase, attempt) != (self._phase, self._attempt):
                 self._enter(phase)
+                self._attempt = attempt
             elif phase is Phase.RUNNING and time.monotonic() - self._checked > _STATUS_CHECK_SECONDS:
                 self._keep_running()
             if phase is Phase.RUNNING:
-                self._metrics.sample()
+                self._metrics.upload()
                 self._logs.upload(self._directory.rank_logs())
 
     def deliver(self) -> None:
@@ -82,6 +84,7 @@ class RunMirror:
             tags.STATUS: phase.value,
             tags.NOTE: self._note(page.describe(self._job, self._directory, phase, outcome)),
             **({tags.JOB_ID: self._directory.job_id} if self._directory.job_id else {}),
+            **({tags.ATTEMPT: str(self._directory.attempt)} if self._directory.attempt > 1 else {}),
             **more,
         }
         run_tags = [
@@ -96,6 +99,7 @@ class RunMirror:
 
     def _deliver(self, outcome: Outcome) -> None:
         run_id = self._job.run_id
+        self._metrics.upload()
         problems = uploads.upload_results(self._client, self._directory, self._job, outcome, self._concealer)
         known = self._client.get_run(run_id).data.params
         # The script's own logging wins: MLflow refuses a second value, so ours may only come after it.

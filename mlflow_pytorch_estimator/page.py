@@ -36,21 +36,26 @@ def describe(job: JobSpec, directory: JobDir, phase: Phase, outcome: Outcome | N
 def _failure(outcome: Outcome, directory: JobDir) -> str:
     details = outcome.failure or {}
     text = f"**{outcome.phase}**: {cell(outcome.reason)}"
+    others = details.get("ranks_ended_by_it")
+    if others:
+        text += f"\n\nEnded because of it: {'rank' if len(others) == 1 else 'ranks'} {', '.join(map(str, others))}"
+    for number, reason in enumerate(details.get("earlier_attempts", []), 1):
+        text += f"\n\nAttempt {number}: {cell(reason)}"
     evidence = details.get("traceback") or "\n".join(details.get("last_lines", []))
     short = evidence.replace(f"{directory.source}/", "")[-_MAX_TRACEBACK:]  # as the files are called in the project
     return f"{text}\n\n{fenced(folded(short))}" if evidence else text
 
 
 def _summary(job: JobSpec, directory: JobDir, phase: Phase, events: list[journal.Event]) -> str:
-    places = [event.message for event in events if event.phase is Phase.RUNNING and event.message]
+    places = [event.message for event in events if event.phase is Phase.RUNNING and event.message.startswith("on ")]
     compute = places[-1].removeprefix("on ") if places else _wanted(job)
-    environment = job.interpreter.key or job.interpreter.manager
     rows = [
         ("Status", str(phase)),
         ("Project", f"{job.project}, entry point `{job.entry_point}`"),
         ("Compute", f"{compute} ({job.scheduler} scheduler)"),
-        ("Environment", f"{environment} ({job.interpreter.manager})"),
+        ("Environment", _environment(job)),
         *([("Distribution", tags.of_job(job)[tags.DISTRIBUTION])] if job.distribution.kind != "single" else []),
+        *([("Attempt", f"{directory.attempt} of {job.max_retries + 1}")] if directory.attempt > 1 else []),
         ("Job directory", f"`{directory.path}`"),
         *(("Note", notice) for notice in job.notices),
     ]
@@ -58,9 +63,19 @@ def _summary(job: JobSpec, directory: JobDir, phase: Phase, events: list[journal
     return "\n".join(table) + "\n\n**Command**\n\n" + fenced(folded(job.command))
 
 
+def _environment(job: JobSpec) -> str:
+    if job.container is not None:
+        return f"image {job.container.image} ({job.container.runtime})"
+    return f"{job.interpreter.key or job.interpreter.manager} ({job.interpreter.manager})"
+
+
 def _wanted(job: JobSpec) -> str:
     gpus, cpus = job.resources.gpus_per_node, job.resources.cpus_per_node
-    return f"{'all' if cpus is None else cpus} CPUs, {'all' if gpus is None else gpus} GPUs of one node"
+    return f"{'all' if cpus is None else cpus} CPUs, {'all' if gpus is None else gpus} GPUs of {_nodes(job)}"
+
+
+def _nodes(job: JobSpec) -> str:
+    return "one node" if job.resources.node_count == 1 else f"each of {job.resources.node_count} nodes"
 
 
 def _parameters(job: JobSpec) -> str:

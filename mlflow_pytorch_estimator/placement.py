@@ -13,7 +13,7 @@ from mlflow_pytorch_estimator.errors import ConfigError
 from mlflow_pytorch_estimator.schedulers import load_scheduler
 from mlflow_pytorch_estimator.schedulers.machine import capacity
 from mlflow_pytorch_estimator.schedulers.pool import node_shape
-from mlflow_pytorch_estimator.spec import Resources
+from mlflow_pytorch_estimator.spec import Distribution, Resources
 
 _LOCAL = "local"
 _NO_GPU = "a GPU was asked for, but this machine has none: the job runs on the CPU"
@@ -29,6 +29,11 @@ class Placement:
     notices: tuple[str, ...] = ()
 
 
+def scheduler_of(config: BackendConfig) -> str:
+    """Name of the scheduler that a job will go to; raises ConfigError when there is no cluster of that name."""
+    return config.scheduler if config.compute is None else _cluster(config.compute).scheduler
+
+
 def place(config: BackendConfig, *, wants_gpu: bool = False) -> Placement:
     """Resolve the name of a cluster; raises ConfigError when there is none of that name.
 
@@ -37,10 +42,7 @@ def place(config: BackendConfig, *, wants_gpu: bool = False) -> Placement:
     scheduler, options, resources = config.scheduler, config.scheduler_options, config.resources
     notices: tuple[str, ...] = ()
     if config.compute is not None:
-        cluster = clusters.find(config.compute)
-        if cluster is None:
-            names = ", ".join(item.name for item in clusters.every()) or "none is defined"
-            raise ConfigError(f"there is no compute target {config.compute!r} (known: {names})")
+        cluster = _cluster(config.compute)
         scheduler, options = cluster.scheduler, cluster.scheduler_options
         resources = _filled(resources, cluster)
         notices = tuple(load_scheduler(scheduler).check_cluster(cluster))
@@ -49,6 +51,24 @@ def place(config: BackendConfig, *, wants_gpu: bool = False) -> Placement:
     elif wants_gpu and not capacity(os.environ).gpus:
         notices = (*notices, _NO_GPU)
     return Placement(scheduler, dict(options), resources, notices)
+
+
+def backend_here(asked: Distribution, place: Placement) -> tuple[Distribution, tuple[str, ...]]:
+    """The distribution with a backend that can work there, and what the user should know about that."""
+    gpus = place.resources.gpus_per_node
+    if place.scheduler == _LOCAL and gpus is None:
+        gpus = len(capacity(os.environ).gpus)
+    if asked.backend != "nccl" or gpus != 0:
+        return asked, ()
+    return replace(asked, backend="gloo"), ("nccl needs GPUs, and the job has none: the ranks are told to use gloo",)
+
+
+def _cluster(name: str) -> Cluster:
+    cluster = clusters.find(name)
+    if cluster is None:
+        names = ", ".join(item.name for item in clusters.every()) or "none is defined"
+        raise ConfigError(f"there is no compute target {name!r} (known: {names})")
+    return cluster
 
 
 def _filled(asked: Resources, cluster: Cluster) -> Resources:

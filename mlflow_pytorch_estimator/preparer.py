@@ -1,4 +1,4 @@
-"""Between submission and queue, detached from the client: builds the environment and downloads inputs.
+"""Between submission and queue, detached from the client: builds the environment or pulls the image, downloads inputs.
 
 It comes before queueing, so no node waits for a download.
 """
@@ -12,15 +12,25 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
 from mlflow_pytorch_estimator import jobdir, library, locks
-from mlflow_pytorch_estimator.environments import BuildCancelled, EnvironmentSpec, ReadyEnvironment, prepare
+from mlflow_pytorch_estimator.containers import mounts, runtime
+from mlflow_pytorch_estimator.environments import (
+    BUILT,
+    BuildCancelled,
+    EnvironmentSpec,
+    ReadyEnvironment,
+    claim,
+    prepare,
+)
+from mlflow_pytorch_estimator.environments.runner import Runner
 from mlflow_pytorch_estimator.errors import GpuClusterError, ProjectError, one_line
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.reporter import Reporter
 from mlflow_pytorch_estimator.schedulers import load_scheduler
 from mlflow_pytorch_estimator.schedulers.base import Scheduler
-from mlflow_pytorch_estimator.spec import JobSpec
+from mlflow_pytorch_estimator.spec import Container, JobSpec
 from mlflow_pytorch_estimator.status import Phase
 
 
@@ -54,20 +64,34 @@ class Preparer:
     def _prepare(self, job: JobSpec) -> JobSpec:
         if job.inputs:
             job = self._download(job)
+        if job.container is not None and job.container.image_id is None:
+            return self._pull(job, job.container)
         if job.interpreter.python is None:
             self._directory.restore_source(job)
             spec = EnvironmentSpec.from_json(job.interpreter.description)
             with self._directory.environment_log.open("a", encoding="utf-8") as log:
-                ready = prepare(
-                    spec,
-                    self._directory.workdir,
-                    jobdir.home() / "envs",
-                    log=log,
-                    cancelled=self._canceled,
-                    say=lambda line: self._directory.enter(Phase.PREPARING, line),
-                )
+                ready = self._ready(spec, log, upgrade=job.upgrade_environment)
+                while not ready.claim(self._directory.path):  # somebody tidied up at this very moment
+                    ready = self._ready(spec, log)
             job = use_environment(job, self._directory, ready)
         return job
+
+    def _ready(self, spec: EnvironmentSpec, log: TextIO, *, upgrade: bool = False) -> ReadyEnvironment:
+        return prepare(
+            spec,
+            self._directory.workdir,
+            jobdir.environments(),
+            log=log,
+            cancelled=self._canceled,
+            say=self._say,
+            upgrade=upgrade,
+        )
+
+    def _pull(self, job: JobSpec, container: Container) -> JobSpec:
+        with self._directory.environment_log.open("a", encoding="utf-8") as log:
+            runner = Runner(log, self._canceled, self._say, self._lock.fd)
+            found = runtime.ensure_image(container, runner, os.environ, upgrade=job.upgrade_environment)
+        return use_image(job, self._directory, found)
 
     def _download(self, job: JobSpec) -> JobSpec:
         from mlflow.artifacts import download_artifacts
@@ -76,7 +100,7 @@ class Preparer:
 
         paths = {}
         for placeholder, uri in job.inputs.items():
-            self._directory.enter(Phase.PREPARING, f"downloading {uri}")
+            self._say(f"downloading {uri}")
             root = Path(job.storage_dir) / job.run_id if job.storage_dir else self._directory.inputs
             folder = root / placeholder.lower()
             folder.mkdir(parents=True)
@@ -86,7 +110,12 @@ class Preparer:
                 raise ProjectError(f"cannot download the input {uri}: {one_line(error)}") from error
             paths[placeholder] = str(Path(found).absolute())
         named = {name: paths.get(path, path) for name, path in job.input_paths.items()}
-        return dataclasses.replace(job, command=resolve_inputs(job.command, paths), input_paths=named, inputs={})
+        container = job.container and mounts.with_paths(job.container, paths.values())
+        command = resolve_inputs(job.command, paths)
+        return dataclasses.replace(job, command=command, input_paths=named, inputs={}, container=container)
+
+    def _say(self, line: str) -> None:
+        self._directory.enter(Phase.PREPARING, line)
 
     def _canceled(self) -> bool:
         return self._asked_to_end or self._directory.cancel_requested
@@ -99,6 +128,8 @@ def hand_over(
     job: JobSpec, scheduler: Scheduler, directory: JobDir, lock: locks.HeldLock, environ: Mapping[str, str]
 ) -> None:
     """Give a job that is ready to its scheduler."""
+    if job.interpreter.manager in BUILT and job.interpreter.python:
+        claim(Path(job.interpreter.python), directory.path)
     directory.write_job(job)
     directory.enter(Phase.QUEUED)
     directory.write_job_id(scheduler.submit(job, directory, lock, environ))
@@ -109,8 +140,18 @@ def use_environment(job: JobSpec, directory: JobDir, ready: ReadyEnvironment) ->
     if job.interpreter.manager != "local":
         library.deliver(directory.library)
         directory.environment.write_text(ready.freeze, encoding="utf-8")
+    if ready.horovod:
+        directory.horovod.write_text(ready.horovod, encoding="utf-8")
     interpreter = dataclasses.replace(job.interpreter, python=str(ready.python), key=ready.key)
-    return dataclasses.replace(job, interpreter=interpreter)
+    return dataclasses.replace(job, interpreter=interpreter, notices=(*job.notices, *ready.notices))
+
+
+def use_image(job: JobSpec, directory: JobDir, container: Container) -> JobSpec:
+    """The job with an image that is on this machine; delivers the package and what the job runs with."""
+    library.deliver(directory.library)
+    directory.environment.write_text(runtime.freeze(container), encoding="utf-8")
+    interpreter = dataclasses.replace(job.interpreter, python="python")
+    return dataclasses.replace(job, interpreter=interpreter, container=container)
 
 
 def main(argv: list[str]) -> None:

@@ -17,9 +17,30 @@ from mlflow.projects.utils import load_project
 from mlflow.utils.file_utils import get_local_path_or_none
 from mlflow.utils.validation import _validate_param_name
 
-from mlflow_pytorch_estimator.errors import ProjectError, one_line
+from mlflow_pytorch_estimator.containers.describing import ProjectContainer, read_docker_env
+from mlflow_pytorch_estimator.errors import ConfigError, ProjectError, one_line
 from mlflow_pytorch_estimator.secretvalues import Concealer
 from mlflow_pytorch_estimator.shellsecrets import HiddenSecrets
+
+LAUNCH_KEYS = (
+    "distributed_training",
+    "node_count",
+    "process_count_per_node",
+    "min_node_count",
+    "max_restarts",
+    "rank_metrics",
+    "cpus_per_node",
+    "gpus_per_node",
+    "memory_gb_per_node",
+    "max_run_duration_seconds",
+    "checkpoint_signal",
+    "checkpoint_lead_seconds",
+    "start_timeout_seconds",
+    "max_retries",
+    "retry_exit_codes",
+    "grace_period_seconds",
+)
+"""Keys of the backend config that a project may set for an entry point; where it runs is not its business."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +51,8 @@ class Project:
     name: str
     definition: Any
     """MLflow's own object."""
+    container: ProjectContainer | None = None
+    """What its ``docker_env`` says."""
 
     @property
     def environment_file(self) -> Path | None:
@@ -55,6 +78,8 @@ class Invocation:
     """Raw values, also of defaults, for the run."""
     inputs: dict[str, str]
     """Placeholder in ``command`` -> URI that must be downloaded first."""
+    paths: tuple[str, ...] = ()
+    """Files and folders of this machine that are in ``command``."""
 
 
 def read_project(directory: Path) -> Project:
@@ -67,9 +92,28 @@ def read_project(directory: Path) -> Project:
         raise ProjectError(f"the MLproject file of {directory} is not valid YAML: {one_line(error)}") from error
     except (OSError, AttributeError, TypeError, ValueError) as error:
         raise ProjectError(f"the MLproject file of {directory} cannot be read: {one_line(error)}") from error
-    if definition.docker_env:
-        raise ProjectError("docker_env is not supported: name the packages in conda.yaml or python_env.yaml instead")
-    return Project(directory, definition.name or directory.name, definition)
+    try:
+        container = read_docker_env(definition.docker_env, os.environ) if definition.docker_env else None
+    except ConfigError as error:
+        raise ProjectError(str(error)) from error
+    return Project(directory, definition.name or directory.name, definition, container)
+
+
+def settings(project: Project, entry_point: str) -> dict[str, Any]:
+    """What an entry point says about its launch under ``gpu_cluster``, a key that MLflow itself passes over."""
+    path = next((path for name in ("MLproject", "mlproject") if (path := project.directory / name).is_file()), None)
+    if path is None:
+        return {}
+    entries = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("entry_points") or {}
+    found = (entries.get(entry_point) or {}).get("gpu_cluster") or {}
+    if not isinstance(found, dict):
+        raise ProjectError(f"gpu_cluster of entry point {entry_point!r} must be a mapping of backend config keys")
+    for key in found:
+        if key not in LAUNCH_KEYS:
+            raise ProjectError(
+                f"gpu_cluster of entry point {entry_point!r} has {key!r}; it may have: {', '.join(LAUNCH_KEYS)}"
+            )
+    return found
 
 
 def invoke(project: Project, entry_point: str, given: Mapping[str, Any] | None) -> Invocation:
@@ -88,7 +132,8 @@ def invoke(project: Project, entry_point: str, given: Mapping[str, Any] | None) 
     raw = {**defaults, **parameters}
     inputs: dict[str, str] = {}
     values = {name: _path_value(name, value, inputs) if _is_path(entry, name) else value for name, value in raw.items()}
-    return Invocation(_compose(entry, values), raw, inputs)
+    paths = tuple(value for name, value in values.items() if _is_path(entry, name) and value not in inputs)
+    return Invocation(_compose(entry, values), raw, inputs, paths)
 
 
 def _is_path(entry: Any, name: str) -> bool:

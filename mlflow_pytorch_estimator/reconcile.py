@@ -38,6 +38,7 @@ def _conclude_dead(directory: JobDir) -> None:
     # The last word is written before the lock is let go: look once more now that the lock was seen free.
     if directory.outcome is not None:
         return
+    _end_containers(directory)
     events = directory.events()
     phase = events[-1].phase if events else Phase.PREPARING
     if directory.cancel_requested:
@@ -46,3 +47,12 @@ def _conclude_dead(directory: JobDir) -> None:
     who = _WHO_DIED.get(phase, "the agent was killed, or the machine went down")
     when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(events[-1].time)) if events else "at the start"
     directory.conclude(Phase.FAILED, f"{who}; last known phase: {phase} ({when})")
+
+
+def _end_containers(directory: JobDir) -> None:
+    """A container is no process of the job: with all who watched it dead it would run on."""
+    job = directory.job
+    if job.container is not None:
+        from mlflow_pytorch_estimator.containers import runtime, starting
+
+        runtime.remove(job.container, starting.names(job))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ from mlflow_pytorch_estimator.jobdir import JobDir
 if TYPE_CHECKING:
     from mlflow_pytorch_estimator.mirror import RunMirror
 
+_NICENESS = 10
 _INTERVAL_SECONDS = 1.0
 _GIVE_UP_SECONDS = 1800.0
 _LONGEST_PAUSE_SECONDS = 30.0
@@ -44,7 +46,9 @@ class Reporter:
             self._thread.join(0.02)
 
     def _work(self) -> None:
-        if not self._directory.environment.exists():
+        # This thread only: importing MLflow takes seconds of a core just when the ranks start.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, os.nice(0) + _NICENESS))
+        if self._directory.job.interpreter.manager == "local" and not self._directory.environment.exists():
             write_atomic(self._directory.environment, local_freeze())
         from mlflow_pytorch_estimator.mirror import RunMirror
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlflow_pytorch_estimator import jobdir, tracking
+from mlflow_pytorch_estimator.containers import mounts
 from mlflow_pytorch_estimator.data_input import DataInput, Downloads, is_artifact_uri
 from mlflow_pytorch_estimator.description import Description
 from mlflow_pytorch_estimator.environments import EnvironmentSpec
@@ -16,6 +17,7 @@ from mlflow_pytorch_estimator.errors import ProjectError
 from mlflow_pytorch_estimator.secretvalues import Concealer
 from mlflow_pytorch_estimator.shellsecrets import HiddenSecrets
 from mlflow_pytorch_estimator.snapshots import walk
+from mlflow_pytorch_estimator.spec import Container
 
 Word = str | DataInput
 _LONGEST_COMMAND = 128 * 1024 - 1  # bytes; Linux takes no longer single argument, and `bash -c` gets one
@@ -35,6 +37,8 @@ class ScriptSource:
     parameters: Mapping[str, str] = field(default_factory=dict)
     environment_variables: Mapping[str, str] = field(default_factory=dict)
     """The user's own; secrets among them stay out of the command."""
+    container: Container | None = None
+    """The image that the script runs in."""
 
     def describe(self, scratch: Path) -> Description:
         """Check and describe."""
@@ -54,6 +58,7 @@ class ScriptSource:
             parameters={name: concealer.conceal(value) for name, value in self.parameters.items()},
             environment=self.environment(self.directory),
             inputs=downloads.uris,
+            container=self.container and mounts.with_paths(self.container, self._local_inputs(downloads)),
             input_paths=paths,
             tags={
                 name: _storable(value)
@@ -62,6 +67,10 @@ class ScriptSource:
                 ).items()
             },
         )
+
+    def _local_inputs(self, downloads: Downloads) -> list[str]:
+        items = (*self.inputs, *(word for word in self.words if isinstance(word, DataInput)))
+        return [downloads.path_of(item) for item in items]
 
 
 def _check_is_taken(directory: Path, script: str) -> None:

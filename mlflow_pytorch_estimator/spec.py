@@ -30,10 +30,24 @@ class Distribution:
     """How the ranks of a job start; one process unless it says otherwise."""
 
     kind: str = "single"
-    """``single``, ``horovod`` or ``torch``."""
+    """``single``, ``horovod``, ``mpirun`` (Horovod as well) or ``torch``."""
     processes_per_node: int = 1
+    """Ranks on each node."""
     backend: str | None = None
     """Of torch.distributed: ``nccl`` or ``gloo``."""
+    min_nodes: int | None = None
+    """The ranks go on with so many nodes when others are lost; None means that all are needed."""
+    max_restarts: int = 0
+    """How often the launcher may start the ranks anew within one attempt."""
+
+    @property
+    def uses_horovod(self) -> bool:
+        """Whether the ranks need Horovod."""
+        return self.kind in {"horovod", "mpirun"}
+
+    def world_size(self, node_count: int) -> int:
+        """How many ranks such a job has on so many nodes."""
+        return 1 if self.kind == "single" else node_count * self.processes_per_node
 
 
 @dataclass(frozen=True)
@@ -44,6 +58,28 @@ class InterpreterSpec:
     description: dict[str, Any] = field(default_factory=dict)
     python: str | None = None
     key: str | None = None
+
+
+@dataclass(frozen=True)
+class Container:
+    """The image that the ranks run in, and with what it is started; it brings interpreter and packages."""
+
+    image: str
+    """As the user names it."""
+    shm_size: str | None = None
+    """Of ``/dev/shm``, such as ``2g``; None shares the machine's."""
+    volumes: tuple[str, ...] = ()
+    """``SOURCE:TARGET[:OPTIONS]``, besides the job's own directory."""
+    arguments: tuple[str, ...] = ()
+    """Further options of the runtime's ``run``, as the user gave them."""
+    runtime: str | None = None
+    """``docker`` or ``podman``, once it is chosen."""
+    program: str | None = None
+    """Path of its client."""
+    rootless: bool = False
+    """Whether root in the container is the user outside."""
+    image_id: str | None = None
+    """What runs, whatever the name means by then; None until the image is on this machine."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +97,8 @@ class JobSpec:
     interpreter: InterpreterSpec
     resources: Resources = Resources()
     distribution: Distribution = Distribution()
+    container: Container | None = None
+    """None runs the ranks on the machine itself."""
     compute: str | None = None
     """Name of the cluster definition that the job runs on, see ``clusters``."""
     scheduler: str = "local"
@@ -77,8 +115,25 @@ class JobSpec:
     """Between SIGTERM and SIGKILL."""
     max_seconds: float | None = None
     """The ranks are ended and the job fails when they have run this long."""
+    start_seconds: float = 300.0
+    """The job fails when a node or a rank has not joined the others after so long."""
+    checkpoint_signal: str | None = None
+    """``USR1`` or ``USR2``, for the ranks before ``max_seconds`` are over."""
+    checkpoint_lead_seconds: float = 60.0
+    """How long before."""
+    max_retries: int = 0
+    """How often a failed job is started again, in the same run."""
+    retry_exit_codes: tuple[int, ...] = ()
+    """Retry only when the failed rank ended with one of these; negative for signals. Empty means any."""
+    resume_from: str | None = None
+    """Folder with the checkpoints that the first attempt finds."""
+    rank_metrics: str = "drop"
+    """What becomes of metrics that ranks above 0 log: ``drop`` or ``prefix``."""
     environment_variables: tuple[str, ...] = ()
-    """Names of the variables that the user set for the job; the values travel with the processes, never in a file."""
+    """Names of the variables that the user or the project set for the job; the values travel with the processes, never
+    in a file."""
+    upgrade_environment: bool = False
+    """Choose package versions anew instead of taking those of the last job with the same description."""
     snapshot: str | None = None
     """Digest of the source tree, see ``snapshots``; None when ``source/`` is already there."""
     notices: tuple[str, ...] = ()
@@ -98,9 +153,17 @@ class JobSpec:
         raw["interpreter"] = InterpreterSpec(**_known(InterpreterSpec, raw["interpreter"]))
         raw["resources"] = Resources(**_known(Resources, raw["resources"]))
         raw["distribution"] = Distribution(**_known(Distribution, raw.get("distribution", {})))
-        for name in ("environment_variables", "notices"):
+        raw["container"] = _container(raw.get("container"))
+        for name in ("environment_variables", "notices", "retry_exit_codes"):
             raw[name] = tuple(raw.get(name, ()))
         return cls(**_known(cls, raw))
+
+
+def _container(raw: dict[str, Any] | None) -> Container | None:
+    if raw is None:
+        return None
+    known = _known(Container, raw)
+    return Container(**{**known, **{name: tuple(known.get(name, ())) for name in ("volumes", "arguments")}})
 
 
 def _known(cls: type, raw: dict[str, Any]) -> dict[str, Any]:

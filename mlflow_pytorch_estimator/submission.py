@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_DOCKER_IMAGE_URI
 
 from mlflow_pytorch_estimator import (
     detached,
@@ -22,19 +23,21 @@ from mlflow_pytorch_estimator import (
     locks,
     placement,
     preparer,
+    resuming,
     snapshots,
     tags,
     tracking,
 )
-from mlflow_pytorch_estimator.config import BackendConfig
-from mlflow_pytorch_estimator.description import Description, Source
-from mlflow_pytorch_estimator.environments import find_ready
+from mlflow_pytorch_estimator.description import Description
+from mlflow_pytorch_estimator.environments import BUILT, EnvironmentSpec, claim, find_ready
 from mlflow_pytorch_estimator.errors import ProjectError, SchedulerError
 from mlflow_pytorch_estimator.jobdir import JobDir
+from mlflow_pytorch_estimator.rank_policy import policy
 from mlflow_pytorch_estimator.reconcile import reconcile
+from mlflow_pytorch_estimator.request import Request, complete, rank_variables
 from mlflow_pytorch_estimator.schedulers import load_scheduler
 from mlflow_pytorch_estimator.schedulers.base import Scheduler
-from mlflow_pytorch_estimator.spec import Distribution, InterpreterSpec, JobSpec
+from mlflow_pytorch_estimator.spec import InterpreterSpec, JobSpec
 from mlflow_pytorch_estimator.status import Phase
 from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
 from mlflow_pytorch_estimator.tracking import Stores
@@ -44,53 +47,48 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is to run, where, and in which experiment of which store."""
+class _Prepared:
+    """All that is known of a job before its run exists."""
 
-    source: Source
-    experiment_id: str
-    stores: Stores
-    run_name: str | None = None
-    config: BackendConfig = field(default_factory=BackendConfig)
-    distribution: Distribution = field(default_factory=Distribution)
-    wants_gpu: bool = False
-    environment_variables: Mapping[str, str] = field(default_factory=dict)
-    """For the ranks; only their names are stored."""
-    tags: Mapping[str, str] = field(default_factory=dict)
-    notices: tuple[str, ...] = ()
+    job: JobSpec
+    tags: dict[str, str]
+    variables: dict[str, str]
+    """For the ranks, with their values."""
 
 
 def submit(request: Request) -> GpuClusterSubmittedRun:
     """Submit a job; raises before a run exists, or ends the run FAILED with the reason."""
-    place = placement.place(request.config, wants_gpu=request.wants_gpu)
-    scheduler = load_scheduler(place.scheduler)
+    other = policy.current()
+    if other is not None:
+        raise ProjectError(f"rank {other.rank} of a job submits nothing, only rank 0 does: ask is_rank_zero() first")
+    scheduler = load_scheduler(placement.scheduler_of(request.config))
     scheduler.anticipate()
     try:
-        return _submit(request, place, scheduler)
+        return _submit(request, scheduler)
     finally:
         scheduler.dismiss()
 
 
-def _submit(request: Request, place: placement.Placement, scheduler: Scheduler) -> GpuClusterSubmittedRun:
+def _submit(request: Request, scheduler: Scheduler) -> GpuClusterSubmittedRun:
     if jobdir.sweep(bury=tracking.end_orphan):
         snapshots.prune(jobdir.home() / "snapshots", jobdir.snapshots_in_use())
     directory, lock = _stage()
     try:
-        job, run_tags = _prepare(request, place, directory)
-        scheduler.check(job)
-        directory.write_job(job)  # from here on a killed submitter leaves a trace that leads to its run
-        run = tracking.create_run(request.stores, request.experiment_id, request.run_name, run_tags)
+        prepared = _prepare(request, directory)
+        scheduler.check(prepared.job)
+        directory.write_job(prepared.job)  # from here on a killed submitter leaves a trace that leads to its run
+        run = tracking.create_run(request.stores, request.experiment_id, request.run_name, prepared.tags)
     except BaseException:
         directory.remove()
         lock.close()
         raise
     directory = directory.settle(run.info.run_id)
-    job = replace(job, run_id=run.info.run_id, experiment_id=run.info.experiment_id)
+    job = _keeping(replace(prepared.job, run_id=run.info.run_id, experiment_id=run.info.experiment_id), directory)
     environ = {
         **os.environ,
         **request.stores.environment(),
         jobdir.HOME_VARIABLE: str(jobdir.home()),
-        **jobenv.carried(request.environment_variables),
+        **jobenv.carried(prepared.variables),
     }
     _start(job, request.stores, scheduler, directory, lock, environ)
     url = tracking.run_url(run, request.stores.tracking_uri)
@@ -106,32 +104,59 @@ def _stage() -> tuple[JobDir, locks.HeldLock]:
         ) from error
 
 
-def _prepare(request: Request, place: placement.Placement, directory: JobDir) -> tuple[JobSpec, dict[str, str]]:
+def _prepare(request: Request, directory: JobDir) -> _Prepared:
     """Take the snapshot and describe the job; the run does not exist yet."""
     scratch = directory.path / "fetch"
     scratch.mkdir()
     description = request.source.describe(scratch)
+    request = request.settled(description)
+    place = placement.place(request.config, wants_gpu=request.wants_gpu)
+    description = complete(description, request, place)
+    variables = rank_variables(description, request)
     taken = snapshots.take(description.top, directory.snapshots, description.subdirectory)
     fetch.discard(scratch)
-    job = replace(_specify(request, place, description), snapshot=taken.digest)
+    job = _specify(request, place, description)
+    job = replace(job, snapshot=taken.digest, environment_variables=tuple(sorted(variables)))
     if description.environment.has_local_paths:
         directory.restore_source(job)  # the environment's key covers their content
-    ready = find_ready(description.environment, directory.source / description.subdirectory, jobdir.home() / "envs")
-    if ready is not None:
-        job = preparer.use_environment(job, directory, ready)
+    job = _with_environment(job, directory, description)
     phase = Phase.QUEUED if _is_ready(job) else Phase.PREPARING
-    return job, {
+    run_tags = {
         **description.tags,
         "mlflow.project.env": description.environment.manager,
+        **({MLFLOW_DOCKER_IMAGE_URI: job.container.image} if job.container else {}),
         **request.tags,
         **tags.of_job(job),
         tags.STATUS: phase.value,
         tags.SUBMISSION: directory.path.name,
     }
+    return _Prepared(job, run_tags, variables)
+
+
+def _with_environment(job: JobSpec, directory: JobDir, description: Description) -> JobSpec:
+    """The job with its interpreter, if that is ready and nobody asked for newer packages."""
+    if job.container is not None:
+        return preparer.use_image(job, directory, job.container) if job.container.image_id else job
+    project = directory.source / description.subdirectory
+    spec = EnvironmentSpec.from_json(job.interpreter.description)
+    ready = None if job.upgrade_environment else find_ready(spec, project, jobdir.environments())
+    if ready is None or not ready.claim(directory.path):
+        return job
+    return preparer.use_environment(job, directory, ready)
+
+
+def _keeping(job: JobSpec, directory: JobDir) -> JobSpec:
+    """The job, which has its environment under the run's name now; without, if somebody has just removed it."""
+    interpreter = job.interpreter
+    built = interpreter.python if interpreter.manager in BUILT else None
+    if built is None or claim(Path(built), directory.path):
+        return job
+    return replace(job, interpreter=replace(interpreter, python=None, key=None))
 
 
 def _specify(request: Request, place: placement.Placement, description: Description) -> JobSpec:
     config, environment = request.config, description.environment
+    distribution, notices = placement.backend_here(request.launch, place)
     return JobSpec(
         run_id=_NO_RUN,
         experiment_id=request.experiment_id,
@@ -141,7 +166,8 @@ def _specify(request: Request, place: placement.Placement, description: Descript
         parameters=description.parameters,
         interpreter=InterpreterSpec(environment.manager, environment.to_json()),
         resources=place.resources,
-        distribution=request.distribution,
+        distribution=distribution,
+        container=description.container,
         compute=config.compute,
         scheduler=place.scheduler,
         scheduler_options=place.scheduler_options,
@@ -151,8 +177,15 @@ def _specify(request: Request, place: placement.Placement, description: Descript
         storage_dir=description.storage_dir,
         grace_seconds=config.grace_period_seconds,
         max_seconds=config.max_run_duration_seconds,
-        environment_variables=tuple(sorted(request.environment_variables)),
-        notices=(*request.notices, *place.notices),
+        start_seconds=config.start_timeout_seconds,
+        checkpoint_signal=config.checkpoint_signal,
+        checkpoint_lead_seconds=config.checkpoint_lead_seconds,
+        max_retries=config.max_retries,
+        retry_exit_codes=config.retry_exit_codes,
+        resume_from=str(resuming.find(config.resume_from)) if config.resume_from else None,
+        rank_metrics=config.rank_metrics,
+        upgrade_environment=config.upgrade_environment and environment.manager != "local",
+        notices=(*request.notices, *place.notices, *notices),
         tracking_uri=tracking.without_credentials(request.stores.tracking_uri),
         registry_uri=tracking.without_credentials(request.stores.registry_uri),
     )

@@ -8,6 +8,7 @@ somebody's shell must not silence a run.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -53,7 +54,11 @@ _FAMILIES: tuple[tuple[tuple[str, ...], ...], ...] = (
 
 def place(environ: Mapping[str, str] | None = None) -> Place:
     """The place of the process with this environment (default: of this one)."""
-    environ = os.environ if environ is None else environ
+    if environ is None:
+        environ = os.environ
+        elastic = _elastic_place() if "HOROVOD_ELASTIC" in environ else None
+        if elastic is not None:
+            return elastic
     for family in _FAMILIES:
         if family[0] == ("SLURM_PROCID",) and not _is_srun_task(environ):
             continue
@@ -61,6 +66,14 @@ def place(environ: Mapping[str, str] | None = None) -> Place:
         if found is not None:
             return found
     return Place()
+
+
+def _elastic_place() -> Place | None:
+    """Where Horovod itself says that this process stands now: its variables tell only where it began."""
+    hvd = sys.modules.get("horovod.torch")
+    if hvd is None or not hvd.is_initialized():
+        return None
+    return Place(hvd.rank(), hvd.local_rank(), hvd.size(), hvd.cross_rank())
 
 
 def rank() -> int:

@@ -90,6 +90,11 @@ def source_tags(script: Path, entry_point: str) -> dict[str, str]:
     return {key: value for key, value in found.items() if value is not None}
 
 
+def artifact_location(stores: Stores, experiment_id: str) -> str:
+    """Where the runs of an experiment put their files."""
+    return str(stores.client().get_experiment(experiment_id).artifact_location)
+
+
 def create_run(stores: Stores, experiment_id: str, name: str | None, run_tags: Mapping[str, str]) -> Any:
     """A new run; MLflow makes it RUNNING, see ``mark_scheduled``."""
     return stores.client().create_run(experiment_id, tags=dict(run_tags), run_name=name)

@@ -65,7 +65,9 @@ def upload_results(
         except Exception as error:  # noqa: BLE001 - an artifact store may fail in any way; the status must still arrive
             problems.append(f"{what}: {type(error).__name__}: {str(error)[:300]}")
 
-    logs = [log for log in (*directory.rank_logs(), directory.environment_log) if log.exists()]
+    logs = [
+        log for log in (*directory.rank_logs(), *directory.launcher_logs(), directory.environment_log) if log.exists()
+    ]
     for log in logs:
         attempt(f"logs/{log.name}", partial(client.log_artifact, job.run_id, str(log), "logs"))
     if directory.outputs.is_dir() and any(directory.outputs.iterdir()):
@@ -125,6 +127,8 @@ def _upload_records(
         records["environment.txt"] = directory.environment.read_text(encoding="utf-8")
     elif job.interpreter.manager == "local":  # the job was faster than its reporter
         records["environment.txt"] = local_freeze()
+    if directory.horovod.exists():
+        records["horovod.txt"] = directory.horovod.read_text(encoding="utf-8")
     if outcome.failure is not None or outcome.reason:
         failure = outcome.failure or {"reason": outcome.reason, "exit_code": outcome.exit_code}
         records["failure.json"] = json.dumps(failure, indent=2, ensure_ascii=False) + "\n"

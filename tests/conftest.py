@@ -17,16 +17,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import horovod_built
 import mlflow
 import pytest
+from hypothesis import HealthCheck, settings
+from images import image, podman_settings, registry, small_root  # noqa: F401 - fixtures
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from mlflow_pytorch_estimator import Experiment, Workspace
+from mlflow_pytorch_estimator.environments import ReadyEnvironment
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# How long a draw takes says something about the machine, not about what is tested.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 60.0, what: str = "condition") -> None:
@@ -251,6 +259,22 @@ def companion(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `python -m mlflow_pytorch_estimator ...`."""
     command = [sys.executable, "-m", "mlflow_pytorch_estimator", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.fixture(scope="session")
+def horovod_environment() -> ReadyEnvironment:
+    """torch, MLflow and Horovod, built as for a job and kept for the next run of the tests."""
+    return horovod_built.build()
+
+
+@pytest.fixture(scope="session")
+def horovod_python(request: pytest.FixtureRequest) -> Path:
+    """An interpreter with torch, MLflow and Horovod; GPU_CLUSTER_TEST_HOROVOD names one that is there already."""
+    given = os.environ.get("GPU_CLUSTER_TEST_HOROVOD")
+    if given:
+        return Path(given)
+    environment: ReadyEnvironment = request.getfixturevalue("horovod_environment")
+    return environment.python
 
 
 @pytest.fixture(scope="session")

@@ -176,11 +176,11 @@ BAD: dict[str, tuple[list[str], str]] = {
     "negative": (["-c", '{"gpus_per_node": -1}'], "gpus_per_node is -1; it must be a whole number of at least 0"),
     "too many": (["-c", '{"cpus_per_node": 9999}'], "cpus_per_node is 9999, but this machine has"),
     "scheduler": (["-c", '{"scheduler": "slrum"}'], "scheduler is 'slrum'; it must be one of: local"),
-    "nodes": (["-c", '{"node_count": 2}'], "node_count: this version runs a job on one node; use 1"),
+    "nodes": (["-c", '{"node_count": 2}'], "node_count is 2 and needs distributed_training"),
     "parameter": (["-e", "needs"], "No value given for missing parameters: 'x'"),
     "path": (["-e", "needs", "-P", "x=missing/file"], "parameter 'x' is 'missing/file', but there is no such file"),
     "entry point": (["-e", "nope"], "Could not find nope among entry points"),
-    "docker": (["-A", "gpus=all"], "containers are not supported"),
+    "docker": (["-A", "gpus=all"], "--docker-args is for a project with docker_env"),
 }
 
 

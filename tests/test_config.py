@@ -11,7 +11,7 @@ import pytest
 
 from mlflow_pytorch_estimator.config import BackendConfig, read_config
 from mlflow_pytorch_estimator.errors import ConfigError
-from mlflow_pytorch_estimator.spec import InterpreterSpec, JobSpec, Resources
+from mlflow_pytorch_estimator.spec import Distribution, InterpreterSpec, JobSpec, Resources
 
 MLFLOWS = {
     "ENV_MANAGER": "local",
@@ -27,11 +27,23 @@ EVERY_KEY: dict[str, Any] = {
     "scheduler_options": {"queue": "x"},
     "compute": None,
     "node_count": 1,
+    "process_count_per_node": 2,
+    "distributed_training": "torchrun",
+    "min_node_count": 1,
+    "max_restarts": 2,
+    "rank_metrics": "prefix",
     "cpus_per_node": 2,
     "gpus_per_node": 0,
     "memory_gb_per_node": 1.5,
     "max_run_duration_seconds": 60,
+    "checkpoint_signal": "USR2",
+    "checkpoint_lead_seconds": 10,
+    "start_timeout_seconds": 20,
+    "max_retries": 3,
+    "retry_exit_codes": (75, -9),
+    "resume_from": "/checkpoints",
     "low_priority": True,
+    "upgrade_environment": True,
     "detach": True,
     "grace_period_seconds": 0.5,
 }
@@ -48,7 +60,7 @@ def refused(raw: object) -> str:
 def test_every_key_is_read() -> None:
     config = read_config(EVERY_KEY)
     assert {name: getattr(config, name) for name in EVERY_KEY} == EVERY_KEY
-    assert set(EVERY_KEY) == set(BackendConfig.__dataclass_fields__)
+    assert set(EVERY_KEY) == set(BackendConfig.__dataclass_fields__) - {"given"}
     assert config.resources == Resources(1, 2, 0, 1.5, True)
 
 
@@ -77,6 +89,8 @@ WRONG: dict[str, list[Any]] = {
     "scheduler": [None, 1, [], {}, "Local", ""],
     "scheduler_options": [None, [], "a", 1],
     "node_count": [0, -1, 1.0, True, "1", None, []],
+    "process_count_per_node": [0, -1, 1.0, True, "1", None, []],
+    "distributed_training": ["", "Horovod", "ray", True, 2, [], {}],
     "cpus_per_node": [0, -1, 1.5, True, "1", []],
     "gpus_per_node": [-1, 0.0, False, "all", [0]],
     "detach": [0, 1, "true", None, []],
@@ -84,6 +98,7 @@ WRONG: dict[str, list[Any]] = {
     "memory_gb_per_node": [0, -1, True, "10", float("nan"), float("inf")],
     "max_run_duration_seconds": [0, -1, True, "10", float("nan"), float("inf")],
     "low_priority": [0, "yes", None],
+    "upgrade_environment": [0, "yes", None],
     "grace_period_seconds": [-0.1, True, "10", None, float("nan"), float("inf"), 10**400],
 }
 
@@ -163,13 +178,105 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     assert str(binary) in refused(binary)
 
 
-@pytest.mark.parametrize("extra", [{"DOCKER_ARGS": {"gpus": "all"}}, {"build_image": True}])
-def test_containers_are_refused(extra: dict[str, Any]) -> None:
-    assert "containers are not supported" in refused({**MLFLOWS, **extra})
+def test_building_an_image_is_refused() -> None:
+    assert "--build-image: images are not built here" in refused({**MLFLOWS, "build_image": True})
+    assert read_config({**MLFLOWS, "DOCKER_ARGS": {"gpus": "all"}}) == read_config(MLFLOWS)
 
 
-def test_several_nodes_are_refused() -> None:
-    assert refused({"node_count": 2}) == "node_count: this version runs a job on one node; use 1"
+@pytest.mark.parametrize(
+    ("raw", "distribution"),
+    [
+        ({}, Distribution()),
+        ({"process_count_per_node": 1}, Distribution()),
+        ({"distributed_training": None}, Distribution()),
+        ({"distributed_training": "horovod"}, Distribution("horovod", 1)),
+        ({"distributed_training": "mpi", "process_count_per_node": 4}, Distribution("horovod", 4)),
+        ({"distributed_training": "mpirun"}, Distribution("mpirun", 1)),
+        ({"distributed_training": "torchrun", "max_restarts": 2}, Distribution("torch", 1, None, None, 2)),
+        ({"distributed_training": "gloo", "node_count": 2, "min_node_count": 1}, Distribution("torch", 1, "gloo", 1)),
+    ],
+)
+def test_how_ranks_start(raw: dict[str, Any], distribution: Distribution) -> None:
+    assert read_config(raw).distribution == distribution
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (
+            {"process_count_per_node": 2},
+            (
+                "process_count_per_node is 2 and needs distributed_training, which says how the ranks find each other: "
+                '"horovod" or "torchrun"'
+            ),
+        ),
+        (
+            {"node_count": 3},
+            (
+                "node_count is 3 and needs distributed_training, which says how the ranks find each other: "
+                '"horovod" or "torchrun"'
+            ),
+        ),
+        (
+            {"distributed_training": "ray"},
+            "distributed_training is 'ray'; it must be one of: horovod, mpi, mpirun, torch, torchrun, nccl, gloo",
+        ),
+        ({"node_count": 0}, "node_count is 0; it must be a whole number of at least 1"),
+        ({"min_node_count": 1}, "min_node_count is 1, but how the ranks start is not said: give distributed_training"),
+        (
+            {"distributed_training": "horovod", "node_count": 2, "min_node_count": 3},
+            "min_node_count is 3, but node_count is 2; ask for less",
+        ),
+        (
+            {"distributed_training": "mpirun", "node_count": 2, "min_node_count": 1},
+            'min_node_count: mpirun needs all its nodes; use "horovod" or "torchrun"',
+        ),
+        (
+            {"distributed_training": "horovod", "max_restarts": 1},
+            'max_restarts is for "torchrun"; max_retries tries any job again',
+        ),
+        ({"rank_metrics": "all"}, "rank_metrics is 'all'; it must be one of: drop, prefix"),
+        ({"checkpoint_signal": "HUP"}, "checkpoint_signal is 'HUP'; it must be one of: USR1, USR2"),
+        (
+            {"checkpoint_signal": "USR1"},
+            (
+                "checkpoint_signal comes 60 s before max_run_duration_seconds, which is not given: set it, or a "
+                "smaller checkpoint_lead_seconds"
+            ),
+        ),
+        (
+            {"checkpoint_signal": "USR1", "max_run_duration_seconds": 30},
+            (
+                "checkpoint_signal comes 60 s before max_run_duration_seconds, which is 30: set it, or a smaller "
+                "checkpoint_lead_seconds"
+            ),
+        ),
+        ({"max_retries": -1}, "max_retries is -1; it must be a whole number of at least 0"),
+        ({"retry_exit_codes": "75"}, "retry_exit_codes is '75'; it must be a list of exit codes, such as [75, -9]"),
+        ({"retry_exit_codes": [True]}, "retry_exit_codes is [True]; it must be a list of exit codes, such as [75, -9]"),
+        ({"start_timeout_seconds": 0}, "start_timeout_seconds is 0; it must be a number above 0"),
+        ({"resume_from": ""}, "resume_from is ''; it must be a name"),
+    ],
+)
+def test_what_cannot_start_is_refused_with_the_remedy(raw: dict[str, Any], message: str) -> None:
+    assert refused(raw) == message
+
+
+def test_a_key_given_twice_must_have_one_value() -> None:
+    twice = '{"process_count_per_node": 2, "process_count_per_node": 4, "distributed_training": "horovod"}'
+    with pytest.raises(ConfigError, match=r"process_count_per_node is given twice, as 2 and as 4: leave out one"):
+        read_config(twice)
+    assert read_config(twice.replace("4", "2")).process_count_per_node == 2
+
+
+def test_the_users_words_win_over_those_of_the_project() -> None:
+    project = {"distributed_training": "horovod", "process_count_per_node": 2, "max_retries": 3}
+    config = read_config({"process_count_per_node": 1, "node_count": 2}, whole=False).over(project, "main")
+    assert config.distribution == Distribution("horovod", 1)
+    assert (config.node_count, config.max_retries) == (2, 3)
+    assert read_config({}).over({}, "main") == read_config({})
+    with pytest.raises(ConfigError, match=r"^main: max_retries is 'x'; it must be a whole number"):
+        read_config({}).over({"max_retries": "x"}, "main")
 
 
 def test_a_job_survives_its_file() -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,10 @@ from mlflow_pytorch_estimator.environments import (
     prepare,
     supported_versions,
 )
-from mlflow_pytorch_estimator.environments.framework import framework_python
-from mlflow_pytorch_estimator.environments.notices import warn_once
-from mlflow_pytorch_estimator.environments.pins import refuse_contradictions
-from mlflow_pytorch_estimator.environments.requirements import standalone_lines
+from mlflow_pytorch_estimator.environments.description.framework import explain_framework, framework_python
+from mlflow_pytorch_estimator.environments.description.notices import warn_once
+from mlflow_pytorch_estimator.environments.description.pins import refuse_contradictions
+from mlflow_pytorch_estimator.environments.description.requirements import standalone_lines
 from mlflow_pytorch_estimator.errors import EnvironmentSpecError
 
 NAMES = SourceNames("pip_packages", "conda_packages", "pip_requirements_file", "conda_file", "framework_version")
@@ -178,14 +179,52 @@ def test_conda_file_stands_alone(tmp_path: Path, parts: dict[str, Any], named: s
 def test_conda_packages_that_pypi_has(tmp_path: Path, warnings: pytest.LogCaptureFixture, item: str, line: str) -> None:
     assert described(tmp_path, conda=(item, "tqdm")).requirements == (line, "tqdm")
     described(tmp_path, conda=(item, "tqdm"))
-    said = "conda_packages: taken from PyPI, environments are built without conda for now: "
+    said = "conda_packages: taken from PyPI, which has them as well as conda: "
     assert warnings.messages == [f"{said}{line}, tqdm"]
 
 
-def test_conda_packages_that_only_conda_has(tmp_path: Path) -> None:
-    said = refusal(tmp_path, conda=("numpy", "pytorch=1.4", "cudatoolkit", "pytorch::numpy", "opencv", "numpy[x=1]"))
-    assert "pip cannot give pytorch=1.4, cudatoolkit, pytorch::numpy, opencv, numpy[x=1];" in said
-    assert "conda's pytorch is PyPI's torch" in said
+def test_conda_packages_that_only_conda_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MAMBA_EXE", "CONDA_EXE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "rattler", None)  # as if it were not installed
+    said = refusal(tmp_path, conda=("numpy", "pytorch=1.13", "cudatoolkit", "pytorch::numpy", "opencv", "numpy[x=1]"))
+    assert "only conda has cudatoolkit, pytorch::numpy, opencv, numpy[x=1], and" in said
+    assert "leave out cudatoolkit: PyPI's torch brings" in said
+    (tmp_path / "micromamba").touch(0o755)
+    found = described(
+        tmp_path,
+        conda=("numpy", "opencv"),
+        channels=("conda-forge", "mine"),
+        pip=("six",),
+        framework=framework_requirements("1.13"),
+    )
+    assert found == EnvironmentSpec(
+        "conda",
+        "<3.11",
+        ("six", "torch==1.13.*", "torchvision==0.14.*", "numpy<2"),
+        (),
+        "conda_packages, pip_packages, framework_version",
+        conda=("python >=3.10,<3.11", "pip", "numpy", "opencv"),
+        channels=("conda-forge", "mine"),
+    )
+
+
+def test_other_names_are_said(tmp_path: Path, warnings: pytest.LogCaptureFixture) -> None:
+    assert described(tmp_path, conda=("pytorch=2.1", "numpy")).requirements == ("torch==2.1.*", "numpy")
+    said = "conda_packages: taken from PyPI, which has them as well as conda: "
+    assert warnings.messages == [f"{said}torch==2.1.* (conda's pytorch), numpy"]
+
+
+def test_horovod_from_several_parts(tmp_path: Path) -> None:
+    found = described(tmp_path, conda=("horovod",), pip=("horovod[pytorch]", "six"))
+    assert (found.requirements, found.horovod) == (("six",), True)
+    assert "conda_packages: horovod==0.19.* cannot be had" in refusal(tmp_path, conda=("horovod=0.19",))
+
+
+def test_variables_of_a_conda_file(tmp_path: Path) -> None:
+    (tmp_path / "conda.yaml").write_text("dependencies: [python]\nvariables: {A: '1'}\n")
+    assert described(tmp_path, conda_file=Path("conda.yaml")).variables == (("A", "1"),)
 
 
 # --- contradictions
@@ -247,11 +286,14 @@ def test_pythons_that_exclude_each_other(tmp_path: Path) -> None:
     ("version", "lines"),
     [
         (None, ("torch", "torchvision")),
-        ("2.13", ("torch==2.13.*", "torchvision")),
-        ("2.13.1", ("torch==2.13.1", "torchvision")),
-        ("2.3", ("torch==2.3.*", "torchvision")),
-        ("2.2", ("torch==2.2.*", "torchvision", "numpy<2")),
-        ("1.11.0", ("torch==1.11.0", "torchvision", "numpy<2")),
+        ("2.15", ("torch==2.15.*", "torchvision==0.29.*")),
+        ("2.14", ("torch==2.14.*", "torchvision==0.29.*")),
+        ("2.13", ("torch==2.13.*", "torchvision==0.28.*")),
+        ("2.13.1", ("torch==2.13.1", "torchvision==0.28.*")),
+        ("2.3", ("torch==2.3.*", "torchvision==0.18.*")),
+        ("2.2", ("torch==2.2.*", "torchvision==0.17.*", "numpy<2")),
+        ("1.11.0", ("torch==1.11.0", "torchvision==0.12.*", "numpy<2")),
+        ("2.99", ("torch==2.99.*", "torchvision")),
         ("3.0", ("torch==3.0.*", "torchvision")),
     ],
 )
@@ -270,6 +312,29 @@ def test_not_a_framework_version(version: Any) -> None:
 def test_framework_version_that_no_python_of_jobs_can_have(version: str) -> None:
     with pytest.raises(EnvironmentSpecError, match=rf"PyTorch {version} has no build .* the oldest that has is 1\.11 "):
         framework_requirements(version)
+
+
+@pytest.mark.parametrize("version", ["1.14", "1.14.0", "1.99"])
+def test_framework_version_that_was_never_released(version: str) -> None:
+    with pytest.raises(EnvironmentSpecError, match=rf"there is no PyTorch {version} \(known: 1\.11, .*, 1\.13, 2\.0, "):
+        framework_requirements(version)
+
+
+@pytest.mark.parametrize(
+    ("requirements", "said"),
+    [
+        (("six", "torch==2.13.9"), "known versions of PyTorch 2.13: 2.13.0; others: 1.11, "),
+        (("torch==2.12.7", "torchvision==0.27.*"), "known versions of PyTorch 2.12: 2.12.0, 2.12.1; others: 1.11, "),
+        (("torch==2.99.*",), "known versions of PyTorch: 1.11, "),
+        (("torch==2.13.0",), None),
+        (("torch==2.13.*", "six==99"), None),
+        (("torch>=2.99", "torchmetrics==2.99.1"), None),
+    ],
+)
+def test_explanation_of_a_framework_that_cannot_be_found(requirements: tuple[str, ...], said: str | None) -> None:
+    found = explain_framework(requirements)
+    assert found == said if said is None else (found or "").startswith(said)
+    assert said is None or (found or "").endswith("2.14, 2.15")
 
 
 def test_supported_versions() -> None:
@@ -301,8 +366,11 @@ def test_framework_and_python_that_exclude_each_other(tmp_path: Path) -> None:
     [
         (("torch==2.1",), None, ("torch==2.1", "torchvision")),
         (("Torch>=2", "torchvision @ https://host/tv.whl"), None, ("Torch>=2", "torchvision @ https://host/tv.whl")),
-        (("torch>=2",), "2.13", ("torch>=2", "torch==2.13.*", "torchvision")),
-        (("torch==2.13.1",), "2.13", ("torch==2.13.1", "torch==2.13.*", "torchvision")),
+        (("torch>=2",), "2.13", ("torch>=2", "torch==2.13.*", "torchvision==0.28.*")),
+        (("torch==2.13.1",), "2.13", ("torch==2.13.1", "torch==2.13.*", "torchvision==0.28.*")),
+        (("torchvision>=0.1",), "2.13", ("torchvision>=0.1", "torch==2.13.*", "torchvision==0.28.*")),
+        (("torchvision @ https://h/t.whl",), "2.13", ("torchvision @ https://h/t.whl", "torch==2.13.*")),
+        (("git+https://h/torchvision",), "2.13", ("git+https://h/torchvision", "torch==2.13.*")),
         (("torch; python_version<'3'",), None, ('torch; python_version < "3"', "torch", "torchvision")),
     ],
 )

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
 from importlib import metadata
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from mlflow_pytorch_estimator.environments import EnvironmentSpec, read_environment
 from mlflow_pytorch_estimator.environments.base import default_base, job_packages, requirement_name
-from mlflow_pytorch_estimator.environments.conda import convert
-from mlflow_pytorch_estimator.environments.localpath import LocalRequirement, content_hash
+from mlflow_pytorch_estimator.environments.description.localpath import LocalRequirement, content_hash
+from mlflow_pytorch_estimator.environments.description.notices import warn_once
 from mlflow_pytorch_estimator.environments.messages import clean, reason
 from mlflow_pytorch_estimator.environments.redaction import redact
-from mlflow_pytorch_estimator.environments.runner import uv_environment
+from mlflow_pytorch_estimator.environments.uv import uv_environment
 from mlflow_pytorch_estimator.errors import EnvironmentSpecError
 
 if TYPE_CHECKING:
@@ -88,11 +90,274 @@ def test_conda_file(tmp_path: Path) -> None:
     )
 
 
-def test_conda_packages_are_refused_together() -> None:
-    lines = ["python=3.11", "cudatoolkit=11", "pytorch::pytorch", "python[version='>3']", "nodejs|x"]
+MIXED = ["python=3.11", "numpy=1.26", "cudatoolkit=11", "other::tool", "python[version='>3']", "nodejs|x"]
+
+
+def engine(folder: Path, monkeypatch: pytest.MonkeyPatch, *, installed: bool) -> None:
+    """A conda on PATH, or none at all; nothing may run it."""
+    for name in ("MAMBA_EXE", "CONDA_EXE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setitem(sys.modules, "rattler", None)  # as if it were not installed
+    if installed:
+        (folder / "conda").write_text("#!/bin/sh\nexit 99\n")
+        (folder / "conda").chmod(0o755)
+
+
+def test_what_only_conda_has_is_refused_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine(tmp_path, monkeypatch, installed=False)
     with pytest.raises(EnvironmentSpecError) as refusal:
-        convert({"dependencies": lines}, "conda.yaml")
-    assert "cudatoolkit=11, pytorch::pytorch, python[version='>3'], nodejs|x;" in str(refusal.value)
+        read_conda(tmp_path, yaml.safe_dump({"dependencies": MIXED}))
+    said = str(refusal.value)
+    assert "only conda has cudatoolkit=11, other::tool, python[version='>3'], nodejs|x, and" in said
+    assert "(leave out cudatoolkit=11: PyPI's torch brings its own CUDA libraries)" in said
+    assert "(mamba, micromamba, conda, py-rattler): install one ('pip install mlflow-pytorch-estimator[conda]'" in said
+
+
+@pytest.mark.parametrize("manager", ["uv", "virtualenv"])
+def test_conda_is_not_used_against_the_users_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manager: str
+) -> None:
+    engine(tmp_path, monkeypatch, installed=True)
+    with pytest.raises(EnvironmentSpecError, match="only conda has nodejs, and no conda may be used"):
+        read_conda(tmp_path, "dependencies: [nodejs]\n", manager)
+
+
+@pytest.mark.parametrize("manager", [None, "conda"])
+def test_conda_is_used_for_what_needs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manager: str | None) -> None:
+    engine(tmp_path, monkeypatch, installed=True)
+    text = (
+        "channels: [pytorch, conda-forge, nodefaults, pytorch]\n"
+        "dependencies: ['python=3.11', 'numpy=1.26', nodejs >=20, horovod, {pip: [six, 'pip>=23']}]\n"
+    )
+    assert read_conda(tmp_path, text, manager) == EnvironmentSpec(
+        "conda",
+        "==3.11.*",
+        ("six", "pip>=23"),
+        (),
+        "conda.yaml",
+        conda=("python 3.11.*", "pip", "numpy=1.26", "nodejs >=20"),
+        channels=("pytorch", "conda-forge"),
+        horovod=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "specs"),
+    [
+        ("pip=24", ("python >=3.10", "pip=24")),
+        ("python", ("python >=3.10", "pip")),
+        ("python<3.12", ("python >=3.10,<3.12", "pip")),
+        ("python>=3.11,!=3.12.*", ("python >=3.11,!=3.12.*", "pip")),
+        ("python==3.11.4", ("python ==3.11.4", "pip")),
+        ("python~=3.11", ("python ~=3.11", "pip")),
+        ("python[version='>3']", ("python >=3.10", "pip", "python[version='>3']")),
+        ("python=3.10|3.11", ("python >=3.10", "pip", "python=3.10|3.11")),
+    ],
+)
+def test_what_conda_is_told_about_python_and_pip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, specs: tuple[str, ...]
+) -> None:
+    engine(tmp_path, monkeypatch, installed=True)
+    found = read_conda(tmp_path, yaml.safe_dump({"dependencies": [line, "nodejs"]}))
+    assert set(found.conda) == {*specs, "nodejs"}
+    assert found.channels == ("conda-forge",)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("channels: ['https://u:hunter2@host/c']", "the URL of host holds a password"),
+        ("channels: ['https://host/t/hunter2/c']", "holds a token"),
+        ("channels: [./here]", "channel './here' must be a name, a URL or an absolute path"),
+        ("channels: ['https://host/t/${TOKEN}/c']", "cannot hold a variable: log in to it with"),
+        ("channels: conda-forge", "'channels' must be a list"),
+        ("variables: [A]", "'variables' must be a mapping"),
+        ("variables: {A-B: x}", "'A-B' cannot name an environment variable"),
+        ("variables: {A: true}", "the variable A must be a text"),
+        ("variables: {A: 0.1}", "write its value in quotes"),
+    ],
+)
+def test_bad_sections_of_a_conda_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, words: str) -> None:
+    engine(tmp_path, monkeypatch, installed=True)
+    with pytest.raises(EnvironmentSpecError) as refusal:
+        read_conda(tmp_path, f"dependencies: [nodejs]\n{text}\n")
+    assert words in str(refusal.value)
+    assert "hunter2" not in str(refusal.value)
+
+
+def test_an_option_is_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine(tmp_path, monkeypatch, installed=True)
+    with pytest.raises(EnvironmentSpecError, match=r"conda.yaml: '--file=x' is no package"):
+        read_conda(tmp_path, "dependencies: [nodejs, --file=x]\n")
+
+
+def test_conda_against_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine(tmp_path, monkeypatch, installed=True)
+    for more in ("", ", nodejs"):
+        with pytest.raises(EnvironmentSpecError, match=r"numpy==(2\.0|1\.26\.\*) .* contradicts numpy"):
+            read_conda(tmp_path, f"dependencies: [numpy=1.26{more}, {{pip: [numpy==2.0]}}]\n")
+
+
+def test_variables_of_a_conda_file_are_neither_stored_nor_shown(tmp_path: Path) -> None:
+    found = read_conda(tmp_path, "dependencies: [python]\nvariables: {API_TOKEN: hunter2, OMP_NUM_THREADS: 4}\n")
+    assert dict(found.variables) == {"API_TOKEN": "hunter2", "OMP_NUM_THREADS": "4"}
+    assert "hunter2" not in repr(found) + json.dumps(found.to_json())
+    assert EnvironmentSpec.from_json(found.to_json()).variables == ()
+
+
+# --- the same software under PyPI's name
+
+
+@pytest.mark.parametrize(
+    ("item", "line"),
+    [
+        ("pytorch=2.1", "torch==2.1.*"),
+        ("pytorch::pytorch=2.1.0=py3.11_cuda12.1_cudnn8_0", "torch==2.1.0"),
+        ("pytorch::torchvision", "torchvision"),
+        ("nvidia::pytorch", "torch"),
+        ("conda-forge::msgpack-python=1.0", "msgpack==1.0.*"),
+        ("huggingface_hub", "huggingface_hub"),
+        ("pytables", "tables"),
+        ("numpy=1.26.4 py311_0", "numpy==1.26.4"),
+    ],
+)
+def test_names_that_pypi_has(tmp_path: Path, item: str, line: str) -> None:
+    wanted = requirement_name(line)
+    (found,) = read_conda(tmp_path, yaml.safe_dump({"dependencies": [item]})).requirements
+    assert requirement_name(found) == wanted
+    assert found.partition("=")[1:] == line.partition("=")[1:]
+
+
+@pytest.mark.parametrize(
+    "item", ["pytorch::numpy", "bioconda::pytorch", "lmdb", "graphviz", "opencv", "mpi4py", "cudnn"]
+)
+def test_names_that_mean_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, item: str) -> None:
+    engine(tmp_path, monkeypatch, installed=False)
+    with pytest.raises(EnvironmentSpecError, match=f"only conda has {item}"):
+        read_conda(tmp_path, f"dependencies: ['{item}']\n")
+
+
+# --- Horovod
+
+
+@pytest.mark.parametrize(
+    "line", ["horovod", "Horovod[pytorch]", "horovod==0.28.1", "horovod>=0.21", "horovod==0.28.1 --hash=sha256:aa"]
+)
+def test_horovod_is_taken_out(tmp_path: Path, line: str) -> None:
+    (tmp_path / "limits.txt").write_text("horovod<1\nnumpy<3\n")
+    found = read_requirements(tmp_path, f"six\n{line}\n-c limits.txt\n")
+    assert (found.requirements, found.constraints, found.horovod) == (("six",), ("numpy<3",), True)
+
+
+@pytest.mark.parametrize("item", ["horovod", "horovod=0.28", "conda-forge::horovod=0.28.1=cuda118_0"])
+def test_horovod_of_conda(tmp_path: Path, item: str) -> None:
+    found = read_conda(tmp_path, f"dependencies: [{item}, {{pip: [torch]}}]\n")
+    assert (found.manager, found.requirements, found.horovod) == ("uv", ("torch",), True)
+
+
+@pytest.mark.parametrize("line", ["horovod==0.21.*", "horovod<0.28", "horovod[spark]"])
+def test_horovod_that_cannot_be_built(tmp_path: Path, line: str) -> None:
+    with pytest.raises(
+        EnvironmentSpecError, match=r"requirements\.txt: horovod.* cannot be had: Horovod is built here"
+    ):
+        read_requirements(tmp_path, line + "\n")
+    (tmp_path / "limits.txt").write_text(f"{line}\n")
+    with pytest.raises(EnvironmentSpecError, match="cannot be had"):
+        read_requirements(tmp_path, "horovod\n-c limits.txt\n")
+    assert not read_requirements(tmp_path, "six\n-c limits.txt\n").horovod
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "horovod @ https://host/horovod.whl",
+        "git+https://host/horovod.git",
+        "./horovod",
+        "./wheels/horovod-0.21-py3-none-any.whl",
+    ],
+)
+def test_horovod_of_the_users_own(tmp_path: Path, line: str) -> None:
+    (tmp_path / "horovod").mkdir()
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels/horovod-0.21-py3-none-any.whl").touch()
+    found = read_requirements(tmp_path, f"{line}\nhorovod>=0.19\n")
+    assert (found.requirements, found.horovod) == ((line, "horovod>=0.19"), False)
+
+
+# --- pyproject.toml
+
+
+def read_pyproject(folder: Path, text: str) -> EnvironmentSpec:
+    (folder / "pyproject.toml").write_text(text)
+    return read_environment(folder, None, None, None)
+
+
+def test_pyproject(tmp_path: Path) -> None:
+    (tmp_path / "pkg").mkdir()
+    found = read_pyproject(
+        tmp_path,
+        '[project]\nrequires-python = ">=3.8"\ndependencies = ["Torch >= 2", "horovod", "pkg @ file:pkg"]\n'
+        '[project.optional-dependencies]\ndev = ["pytest"]\n[dependency-groups]\ntest = ["coverage"]\n',
+    )
+    assert found == EnvironmentSpec("uv", ">=3.8", ("Torch>=2", "pkg @ ./pkg"), (), "pyproject.toml", horovod=True)
+
+
+@pytest.mark.parametrize("text", ["", "[tool.ruff]\nline-length = 100\n", "[project]\nname = 'x'\ndependencies = []\n"])
+def test_pyproject_that_asks_for_nothing(tmp_path: Path, text: str) -> None:
+    assert read_pyproject(tmp_path, text) == EnvironmentSpec("uv", None, (), (), "none")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[project\n", "pyproject.toml: not valid TOML"),
+        ("project = 1\n", "'project' must be a table"),
+        ("[project]\ndependencies = 'six'\n", "project.dependencies must be a list of strings"),
+        ("[project]\ndependencies = ['a b']\n", "pyproject.toml: 'a b' is not a requirement"),
+        ("[project]\nrequires-python = 3\n", "project.requires-python must be a string"),
+        ("[project]\nrequires-python = '3.11'\n", "'3.11' is not a Python version"),
+        ("[project]\nrequires-python = '<3.8'\n", "need Python 3.10 or newer"),
+        ("[project]\ndynamic = ['dependencies']\n", "dependencies are dynamic, so only its build tool knows them"),
+    ],
+)
+def test_bad_pyproject(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(EnvironmentSpecError) as refusal:
+        read_pyproject(tmp_path, text)
+    assert words in str(refusal.value)
+
+
+def test_requirements_before_pyproject(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    warn_once.cache_clear()
+    (tmp_path / "requirements.txt").write_text("six==1.16.0\n")
+    for _ in range(2):
+        found = read_pyproject(tmp_path, "[project]\nrequires-python = '>=3.11'\ndependencies = ['six>=1', 'tqdm']\n")
+    assert (found.python, found.requirements) == (">=3.11", ("six==1.16.0",))
+    assert found.source == "requirements.txt, pyproject.toml"
+    assert caplog.messages == [
+        "pyproject.toml: its dependencies are not read, because there is a requirements.txt: remove one of them"
+    ]
+    with pytest.raises(EnvironmentSpecError) as refusal:
+        read_pyproject(tmp_path, "[project]\ndependencies = ['six<1']\n")
+    assert "six==1.16.0 (requirements.txt) contradicts six<1 (pyproject.toml)" in str(refusal.value)
+    read_pyproject(tmp_path, "[project]\ndynamic = ['dependencies']\n")
+    assert len(caplog.messages) == 1
+
+
+def test_file_of_the_mlproject_before_all_others(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("tqdm\n")
+    (tmp_path / "pyproject.toml").write_text("[project\n")
+    assert read_python_env(tmp_path, "dependencies: [six]\n").requirements == ("six",)
+
+
+def test_dependencies_of_another_tool(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    warn_once.cache_clear()
+    read_pyproject(tmp_path, "[tool.poetry.dependencies]\ntorch = '^2'\n")
+    (message,) = caplog.messages
+    assert "tool.poetry.dependencies is not read" in message
+
+
+# --- conda's own files
 
 
 @pytest.mark.parametrize(
@@ -108,13 +373,14 @@ def test_conda_packages_are_refused_together() -> None:
         ("dependencies: [{pip: six}]", "'pip:' must be a list of strings"),
         ("dependencies: [{pip: [1]}]", "'pip:' must be a list of strings"),
         ("dependencies: [{npm: [x]}]", "neither a package nor a 'pip:' list"),
-        ("dependencies: []\nvariables: {A: 1}", "variables is not supported"),
+        ("dependencies: []\nvariable: {A: 1}", "variable is not supported"),
         ("dependencies: [python=3.8]", "need Python 3.10 or newer"),
         ("dependencies: ['python=3.10|3.11']", "python=3.10|3.11"),
         ("dependencies: [{pip: ['a b']}]", "conda.yaml: 'a b' is not a requirement"),
     ],
 )
-def test_bad_conda_file(tmp_path: Path, text: str, words: str) -> None:
+def test_bad_conda_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, words: str) -> None:
+    engine(tmp_path, monkeypatch, installed=False)
     with pytest.raises(EnvironmentSpecError) as refusal:
         read_conda(tmp_path, text + "\n")
     assert words in str(refusal.value)

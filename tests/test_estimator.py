@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import horovod_built
 import mlflow
 import pytest
 from conftest import ROOT, Server, processes_with, wait_until
@@ -26,8 +27,9 @@ from mlflow_pytorch_estimator import (
     Environment,
     Experiment,
     ExperimentExecutionException,
-    MpiConfiguration,
+    Nccl,
     PyTorch,
+    PyTorchConfiguration,
     Run,
     ScriptRunConfig,
     UserErrorException,
@@ -164,12 +166,24 @@ def test_use_gpu_without_a_gpu_is_said(
     assert run.get_details()["warnings"]
 
 
-def test_ranks_that_are_not_started_yet_are_said(submit: Make, caplog: pytest.LogCaptureFixture) -> None:
-    run = submit("print('one')", node_count=2, distributed_training=MpiConfiguration())
+def test_ranks_of_two_nodes_are_one_run(submit: Make) -> None:
+    two = PyTorchConfiguration("Gloo", node_count=2)
+    run = submit("import os\nprint('rank', os.environ['RANK'])", distributed_training=two)
     run.wait_for_completion()
-    assert run.get_tags()["gpu_cluster.distribution"] == "horovod, 2 x 1"
-    assert "single process" in run.get_tags()["gpu_cluster.notice"]
-    assert "single process" in caplog.text
+    assert run.get_tags()["gpu_cluster.distribution"] == "torch, 2 x 1"
+    assert "gpu_cluster.notice" not in run.get_tags()
+    assert {"logs/rank_0.log", "logs/rank_1.log"} <= set(run.get_file_names())
+
+
+def test_nccl_without_a_gpu_is_said(submit: Make, caplog: pytest.LogCaptureFixture) -> None:
+    run = submit("import os\nprint(os.environ['GPU_CLUSTER_DISTRIBUTED_BACKEND'])", distributed_training=Nccl())
+    run.wait_for_completion()
+    assert (
+        run.get_tags()["gpu_cluster.notice"] == "nccl needs GPUs, and the job has none: the ranks are told to use gloo"
+    )
+    assert "told to use gloo" in caplog.text
+    (log,) = [Path(path) for path in run.get_all_logs() if path.endswith("rank_0.log")]
+    assert log.read_text() == "gloo\n"
 
 
 def test_the_time_limit_ends_a_job(submit: Make) -> None:
@@ -202,7 +216,7 @@ def test_too_many_nodes_for_a_target_are_refused_before_a_run_exists(submit: Mak
     config = AmlCompute.provisioning_configuration(vm_size="STANDARD_D2_V2", max_nodes=2)
     ComputeTarget.create(experiment.workspace, "small", config)
     with pytest.raises(GpuClusterError, match="3"):
-        submit("print()", compute_target="small", node_count=3, distributed_training=MpiConfiguration())
+        submit("print()", compute_target="small", node_count=3, distributed_training=PyTorchConfiguration("Gloo"))
     assert list(experiment.get_runs()) == []
 
 
@@ -486,9 +500,18 @@ def test_old_runs_are_read_from_another_working_directory(
 
 @pytest.mark.parametrize("name", ["train_with_estimator.py", "train_with_horovod.py"])
 def test_the_examples(
-    store: MlflowClient, home: Path, tmp_path: Path, name: str, photographs: Callable[[], Path]
+    store: MlflowClient,
+    home: Path,
+    tmp_path: Path,
+    name: str,
+    photographs: Callable[[], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
-    """The tutorial's flow, in an environment of its own."""
+    """The tutorial's flow, in an environment of its own; Horovod is compiled once for all tests."""
+    if name == "train_with_horovod.py":
+        request.getfixturevalue("horovod_environment")
+        monkeypatch.setenv("GPU_CLUSTER_ENVIRONMENTS", str(horovod_built.HOROVOD_ENVIRONMENTS))
     words = [str(photographs())] if name == "train_with_estimator.py" else []
     start = time.monotonic()
     done = subprocess.run(
@@ -505,4 +528,4 @@ def test_the_examples(
         assert (tmp_path / "model.pt").stat().st_size > 40_000_000
         assert Workspace().models["pt-dnn"].version == 1
     else:
-        assert "horovod, 2 x 1" in run.get_tags()["gpu_cluster.distribution"]
+        assert "horovod, 1 x 2" in run.get_tags()["gpu_cluster.distribution"]

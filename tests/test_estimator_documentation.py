@@ -218,7 +218,7 @@ def test_refused_parameters_are_refused(tmp_path: Path) -> None:
     script: dict[str, Any] = {"script": "train.py"}
     text = GUIDE.read_text(encoding="utf-8")
     refused = re.findall(r"^\| `(\w+)` \| `None` \| refused", text, re.MULTILINE)
-    assert len(refused) == 6
+    assert len(refused) == 3
     for name in refused:
         of_estimator = name in inspect.signature(PyTorch).parameters
         kind: Any = PyTorch if of_estimator else ScriptRunConfig

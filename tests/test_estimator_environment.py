@@ -153,6 +153,7 @@ def test_channels_and_options() -> None:
         (lambda: CondaDependencies("a", {}), "give either"),
         (lambda: CondaDependencies(None, {"dependencies": [{"npm": []}]}), "neither a package nor a 'pip:' list"),
         (lambda: CondaDependencies(None, {"dependencies": [], "channels": "x"}), "channels is 'x'"),
+        (lambda: CondaDependencies(None, {"dependencies": [], "variables": "x"}), "'variables' must be a mapping"),
         (lambda: CondaDependencies().save("/no/folder/x.yml"), "cannot write '/no/folder/x.yml'"),
     ],
 )
@@ -174,9 +175,28 @@ def test_packages_of_an_environment(tmp_path: Path) -> None:
     assert Environment("empty").describe(tmp_path).requirements == ()
 
 
-def test_a_refusal_names_the_environment(tmp_path: Path) -> None:
-    with pytest.raises(EnvironmentSpecError, match="the conda packages of environment 'mine': pip cannot give cuda"):
-        environment(conda_packages=["cudatoolkit"]).describe(tmp_path)
+def test_what_only_conda_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MAMBA_EXE", "CONDA_EXE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "rattler", None)  # as if it were not installed
+    created = environment(conda_packages=["cudatoolkit"], pip_packages=["six"])
+    created.python.conda_dependencies.add_channel("mine")
+    with pytest.raises(EnvironmentSpecError, match="the conda packages of environment 'mine': only conda has cuda"):
+        created.describe(tmp_path)
+    (tmp_path / "conda").touch(0o755)
+    found = created.describe(tmp_path)
+    assert (found.manager, found.conda[2:], found.channels) == ("conda", ("cudatoolkit",), ("mine",))
+    assert found.requirements == ("six",)
+
+
+def test_variables_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "conda.yaml").write_text(CONDA_FILE + "variables: {A: '1'}\n")
+    created = Environment.from_conda_specification("mine", tmp_path / "conda.yaml")
+    assert created.environment_variables == {"A": "1"}
+    assert created.describe(tmp_path).variables == ()
+    created.python.conda_dependencies = CondaDependencies(tmp_path / "conda.yaml")
+    assert created.describe(tmp_path).variables == (("A", "1"),)
 
 
 def test_user_managed(tmp_path: Path) -> None:
@@ -208,21 +228,6 @@ def test_interpreters_that_are_refused(
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("enabled", True), ("base_image", "ubuntu"), ("base_dockerfile", "FROM ubuntu")]
-)
-def test_containers_are_refused(tmp_path: Path, name: str, value: Any) -> None:
-    created = Environment("mine")
-    setattr(created.docker, name, value)
-    with pytest.raises(EnvironmentSpecError, match=rf"docker\.{name}={value!r} is not supported: jobs run without"):
-        created.describe(tmp_path)
-    created.docker.enabled, created.docker.base_image, created.docker.base_dockerfile = False, None, None
-    assert created.describe(tmp_path).manager == "uv"
-
-
-# --- attributes
-
-
 def test_variables_are_a_copy() -> None:
     created, mine = Environment("mine"), {"A": "1"}
     created.environment_variables = mine
@@ -235,12 +240,11 @@ def test_variables_are_a_copy() -> None:
     [
         (lambda: Environment(""), "an environment needs one"),
         (lambda: setattr(Environment("x"), "spark", 1), "environment.spark is not supported here"),
-        (lambda: setattr(Environment("x").docker, "shm_size", "2g"), "environment.docker.shm_size is not supported"),
+        (lambda: setattr(Environment("x").docker, "platform", "arm64"), "environment.docker.platform is not supported"),
         (lambda: setattr(Environment("x").python, "user_managed_dependencies", "y"), "it must be a bool"),
         (lambda: setattr(Environment("x").python, "conda_dependencies", ["six"]), "it must be a CondaDependencies"),
         (lambda: setattr(Environment("x"), "environment_variables", ["A"]), "it must be a Mapping"),
-        (lambda: Environment.from_docker_image("x", "ubuntu"), "image 'ubuntu' is not supported: jobs run without"),
-        (lambda: Environment.from_dockerfile("x", "./Dockerfile"), "dockerfile is not supported: jobs run without"),
+        (lambda: Environment.from_dockerfile("x", "./Dockerfile"), "dockerfile: images are not built here: build it"),
         (lambda: Environment("x").register(None), "environments are not registered anywhere: keep them beside"),
         (lambda: Environment.get(None, "AzureML-PyTorch"), "there is no environment 'AzureML-PyTorch'"),
         (lambda: Environment.list(None), "environments are not registered anywhere"),
@@ -293,14 +297,12 @@ def fake_conda(folder: Path, body: str, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
 
 
-def test_from_existing_conda_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_from_existing_conda_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_conda(tmp_path, f'echo "$@" > {tmp_path}/argv; printf "%s" "{CONDA_FILE}variables:\n  A: 1\n"', monkeypatch)
     created = Environment.from_existing_conda_environment("mine", "train")
     assert created.python.conda_dependencies.conda_packages == ("python=3.11", "numpy=1.26")
     assert (tmp_path / "argv").read_text().split() == ["env", "export", "--no-builds", "--name", "train"]
-    assert "variables of 'train' are left out: A" in caplog.text
+    assert created.environment_variables == {"A": "1"}
 
 
 def test_conda_environment_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,9 +370,9 @@ def test_a_directory_that_somebody_has_edited(tmp_path: Path) -> None:
     Environment("mine").save_to_directory(tmp_path)
     file = tmp_path / "environment.json"
     settings = json.loads(file.read_text())
-    settings["docker"]["shm_size"] = "2g"
+    settings["docker"]["platform"] = "arm64"
     file.write_text(json.dumps(settings))
-    with pytest.raises(UserErrorException, match=r"docker\.shm_size is not supported"):
+    with pytest.raises(UserErrorException, match=r"docker\.platform is not supported"):
         Environment.load_from_directory(tmp_path)
 
 

@@ -22,7 +22,7 @@ def logged(folder: Path, script: str) -> str:
 def reason(folder: Path, text: str | bytes, exit_code: int = 1) -> str:
     log = folder / "rank_0.log"
     log.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return str(report(0, "here", exit_code, log)["reason"])
+    return str(report(0, "here", exit_code, tail(log))["reason"])
 
 
 FIRST = "Traceback (most recent call last):"
@@ -140,12 +140,13 @@ def test_no_traceback_is_no_traceback(tmp_path: Path, text: str) -> None:
 
 
 def test_a_missing_log_is_no_reason_to_fail(tmp_path: Path) -> None:
-    found = report(2, "here", -11, tmp_path / "none.log")
+    found = report(2, "here", -11, tail(tmp_path / "none.log"))
     assert found == {
         "rank": 2,
         "node": "here",
         "exit_code": None,
         "signal": "SIGSEGV",
+        "out_of_memory": False,
         "reason": "rank 2 was killed by SIGSEGV",
         "traceback": "",
         "last_lines": [],
@@ -166,7 +167,7 @@ def test_only_the_end_of_a_huge_log_is_read(tmp_path: Path) -> None:
         handle.truncate(4 << 30)  # sparse
         handle.seek(0, 2)
         handle.write(b"\n" + CUDA.encode())
-    found = report(0, "here", 1, log)
+    found = report(0, "here", 1, tail(log))
     assert "OutOfMemoryError" in found["reason"]
     assert sum(map(len, found["last_lines"])) < 1 << 20
     assert len(tail(log, 10)) == 10
@@ -183,7 +184,7 @@ def test_long_things_are_cut(tmp_path: Path) -> None:
 def test_the_last_lines_are_kept(tmp_path: Path) -> None:
     log = tmp_path / "rank_0.log"
     log.write_text("".join(f"line {number}\n" for number in range(100)))
-    assert report(0, "n", 1, log)["last_lines"] == [f"line {number}" for number in range(80, 100)]
+    assert report(0, "n", 1, tail(log))["last_lines"] == [f"line {number}" for number in range(80, 100)]
 
 
 @pytest.mark.parametrize(

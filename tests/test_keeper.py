@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from conftest import processes_with, wait_until
+from rank_ends import end
 
 from mlflow_pytorch_estimator import keeper, locks, ranks
 from mlflow_pytorch_estimator.launchers.base import RankCommand
@@ -29,8 +30,8 @@ class Node:
         self.log = folder / "rank.log"
         self._started: list[Rank] = []
 
-    def start(self, *argv: str, inherited: Sequence[int] = ()) -> Rank:
-        command = RankCommand(0, 0, argv, {"MARK": self.mark})
+    def start(self, *argv: str, inherited: Sequence[int] = (), afterwards: tuple[str, ...] = ()) -> Rank:
+        command = RankCommand(0, 0, argv, {"MARK": self.mark}, afterwards=afterwards)
         self._started.append(ranks.start(command, self.log, self.folder, os.environ, inherited))
         return self._started[-1]
 
@@ -218,7 +219,68 @@ def test_ctrl_c_in_the_terminal_is_not_for_the_keeper(node: Node) -> None:
     rank.process.send_signal(signal.SIGINT)
     time.sleep(0.3)
     assert rank.exit_code is None
-    ranks.end([rank], 5)
+    end([rank], 5)
+
+
+class Afterwards:
+    """A command for after a rank: it notes each of its runs, and fails the first ``failures`` times."""
+
+    def __init__(self, folder: Path, script: str = "", failures: int = 0) -> None:
+        self.runs = folder / "runs"
+        noting = f"echo run >> {self.runs}; [ $(grep -c run {self.runs}) -gt {failures} ]"
+        self.command = ("bash", "-c", f"{script}\n{noting}")
+
+    @property
+    def count(self) -> int:
+        return len(self.runs.read_text().splitlines()) if self.runs.exists() else 0
+
+
+@pytest.mark.parametrize(
+    ("script", "code"), [("true", 0), ("exit 3", 3), ("kill -9 $$", -9), ("(setsid sleep 987 &); exit 4", 4)]
+)
+def test_what_comes_afterwards_comes_however_a_rank_ends(node: Node, script: str, code: int) -> None:
+    afterwards = Afterwards(node.folder, script="echo unseen; echo unseen >&2; ls -l /proc/self/fd > fds; sleep 0.2")
+    lock = locks.acquire(node.folder / "lock")
+    rank = node.start("bash", "-c", script, inherited=[lock.fd], afterwards=afterwards.command)
+    lock.close()
+    assert rank.process.wait(20) == code
+    assert afterwards.count == 1
+    assert "unseen" not in node.log.read_text()
+    assert str(node.folder / "lock") not in (node.folder / "fds").read_text()
+    assert node.left == []
+
+
+def test_what_fails_afterwards_is_tried_again_but_not_forever(node: Node) -> None:
+    afterwards = Afterwards(node.folder, failures=4)
+    assert not keeper.tidy_up(list(afterwards.command))
+    assert afterwards.count == 3
+    assert node.start("true", afterwards=afterwards.command).process.wait(20) == 0
+    assert afterwards.count == 5
+    assert node.start("true", afterwards=("no-such-command-of-ours",)).process.wait(20) == 0
+    began = time.monotonic()
+    assert not keeper.tidy_up(["sleep", "987"], 0.3)
+    assert time.monotonic() - began < 3
+
+
+def test_a_killed_keeper_leaves_the_rest_to_the_agent(node: Node) -> None:
+    afterwards = Afterwards(node.folder)
+    rank = node.start("bash", "-c", "echo up; exec sleep 987", afterwards=afterwards.command)
+    node.says("up")
+    rank.process.kill()
+    rank.process.wait(20)
+    assert afterwards.count == 0
+    end([rank], 5)
+    assert afterwards.count == 1
+
+
+def test_a_sighup_in_the_middle_of_it_does_not_prevent_it(node: Node) -> None:
+    afterwards = Afterwards(node.folder, script="touch begun; sleep 0.5")
+    rank = node.start("true", afterwards=afterwards.command)
+    wait_until((node.folder / "begun").exists, 20)
+    rank.process.send_signal(signal.SIGHUP)
+    assert rank.process.wait(20) == 0
+    assert afterwards.count == 1
+    assert node.left == []
 
 
 AGENT = """
@@ -228,7 +290,7 @@ from mlflow_pytorch_estimator import ranks
 from mlflow_pytorch_estimator.launchers.base import RankCommand
 folder = Path(sys.argv[1])
 for rank in range(2):
-    command = RankCommand(rank, rank, ("bash", "-c", sys.argv[2]))
+    command = RankCommand(rank, rank, ("bash", "-c", sys.argv[2]), afterwards=("touch", f"after_{rank}"))
     ranks.start(command, folder / f"rank_{rank}.log", folder, os.environ, ())
 time.sleep(987)
 """
@@ -252,6 +314,7 @@ def test_nothing_outlives_a_killed_agent(node: Node, script: str) -> None:
     agent.kill()
     agent.wait()
     wait_until(lambda: not node.left, 10, "the end of everything")
+    assert {path.name for path in node.folder.glob("after_*")} == {"after_0", "after_1"}
 
 
 def test_a_keeper_whose_agent_went_first_starts_nothing(tmp_path: Path) -> None:
@@ -264,7 +327,7 @@ def test_ending_ranks_waits_for_the_grace_period_and_no_longer(node: Node) -> No
     deaf = node.bash("trap '' TERM; echo up; while :; do sleep 0.1; done")
     node.says("up")
     began = time.monotonic()
-    ranks.end([deaf], 0.5)
+    end([deaf], 0.5)
     assert 0.5 <= time.monotonic() - began < 5
     assert deaf.exit_code == -signal.SIGKILL
     assert node.left == []
@@ -274,7 +337,7 @@ def test_ending_ranks_that_have_ended_is_quick(node: Node) -> None:
     rank = node.bash("exit 4")
     rank.process.wait(20)
     began = time.monotonic()
-    ranks.end([rank], 30)
+    end([rank], 30)
     assert time.monotonic() - began < 2
     assert rank.exit_code == 4
 

@@ -190,8 +190,16 @@ def test_a_rank_gets_the_jobs_interpreter_and_run(tmp_path: Path) -> None:
         "HF_TOKEN": "s",
         "PYTHONUNBUFFERED": "1",
         "MLFLOW_RUN_ID": "r1",
+        "GPU_CLUSTER_RUN_ID": "r1",
         "MLFLOW_EXPERIMENT_ID": "7",
     }
+
+
+def test_a_conda_prefix_is_no_virtual_environment(tmp_path: Path) -> None:
+    job = _job(interpreter=InterpreterSpec("conda", {}, "/envs/k/bin/python"))
+    made = rank_environment({"PATH": "/usr/bin", "VIRTUAL_ENV": "/other", "CONDA_PREFIX": "/x"}, job, JobDir(tmp_path))
+    assert (made["CONDA_PREFIX"], made["PYTHONNOUSERSITE"]) == ("/envs/k", "1")
+    assert "VIRTUAL_ENV" not in made
 
 
 def test_the_local_manager_keeps_the_callers_environment(tmp_path: Path) -> None:

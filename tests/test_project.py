@@ -208,7 +208,7 @@ BROKEN: dict[str, str | bytes] = {
     "two environments": "conda_env: a.yaml\npython_env: b.yaml\nentry_points: {main: {command: a}}",
     "environment file missing": "conda_env: missing.yaml\nentry_points: {main: {command: a}}",
     "environment file is a number": "python_env: 3\nentry_points: {main: {command: a}}",
-    "docker": "docker_env: {image: x}\nentry_points: {main: {command: a}}",
+    "docker": "docker_env: {image: x, ports: [80]}\nentry_points: {main: {command: a}}",
     "databricks": "databricks_spark_job: {python_file: a.py}",
     "other entry points": "entry_points: {other: {command: a}}",
 }

@@ -234,7 +234,7 @@ def _slow_environment(project: Project) -> None:
 def test_canceled_while_preparing(store: MlflowClient, project: Project) -> None:
     _slow_environment(project.entry("main", "echo hi"))
     running = submit(project, env_manager=None)
-    wait_until(lambda: any("building" in event.message for event in running.directory.events()), 30)
+    wait_until(lambda: any("resolving" in event.message for event in running.directory.events()), 30)
     assert running.get_status() == "SCHEDULED"
     assert store.get_run(running.run_id).data.tags["gpu_cluster.status"] == "Preparing"
     running.cancel()
@@ -245,7 +245,7 @@ def test_canceled_while_preparing(store: MlflowClient, project: Project) -> None
 def test_killed_while_preparing(store: MlflowClient, project: Project) -> None:
     _slow_environment(project.entry("main", "echo hi"))
     running = submit(project, env_manager=None)
-    wait_until(lambda: any("building" in event.message for event in running.directory.events()), 30)
+    wait_until(lambda: any("resolving" in event.message for event in running.directory.events()), 30)
     preparers = [
         pid for pid in processes_with(running.run_id) if b"preparer" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]

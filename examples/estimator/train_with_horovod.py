@@ -1,4 +1,4 @@
-"""The same with Horovod: two nodes of one rank each.
+"""The same with Horovod: two ranks on one node.
 
 python train_with_horovod.py
 """
@@ -33,8 +33,8 @@ def main() -> None:
         compute_target=cluster,
         script_params={"--num_epochs": 3},
         entry_script="pytorch_horovod_train.py",
-        node_count=2,
-        process_count_per_node=1,
+        node_count=1,
+        process_count_per_node=2,
         distributed_training=MpiConfiguration(),
         use_gpu=True,
     )

@@ -4,9 +4,15 @@
         draws 440 turkeys and chickens and trains on them, about two minutes on two cores
     python train.py --data_dir photos --image_size 224 --num_epochs 25 --learning_rate 0.001
         your photographs, in photos/train/<class> and photos/val/<class>
+    torchrun --nproc-per-node 2 train.py
+        on two ranks; the ranks of a Horovod job do the same
 
 The defaults suit the drawings, with random as with ImageNet weights, and other small pictures. Photographs
 want the second line's values and ImageNet weights: a few hundred of them cannot teach a network from scratch.
+
+Several ranks train on batches of batch_size each, and validate a part of the images each: what is printed and
+logged, by the first rank, is that of all. A folder in the variable CHECKPOINT_DIR gets a checkpoint after each
+epoch, and a training that finds one there goes on from it.
 
 Every epoch is logged to the job's MLflow run, or to a new one outside of a job. The best epoch ends up in
 output_dir as model.pt (state dict of torchvision's ResNet-18) and classes.json, and in the run as a model

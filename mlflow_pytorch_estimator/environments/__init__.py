@@ -5,20 +5,22 @@ lists; ``find_ready`` and ``prepare`` turn that into a ``ReadyEnvironment``. Imp
 MLflow nor torch.
 """
 
-from mlflow_pytorch_estimator.environments.build import ReadyEnvironment, find_ready, prepare
-from mlflow_pytorch_estimator.environments.described import PackageRequest, SourceNames, describe
-from mlflow_pytorch_estimator.environments.framework import framework_requirements, supported_versions
+from mlflow_pytorch_estimator.environments.build import ReadyEnvironment, claim, find_ready, prepare
+from mlflow_pytorch_estimator.environments.description.described import PackageRequest, SourceNames, describe
+from mlflow_pytorch_estimator.environments.description.framework import framework_requirements, supported_versions
+from mlflow_pytorch_estimator.environments.description.read import read_environment
 from mlflow_pytorch_estimator.environments.freeze import local_freeze
-from mlflow_pytorch_estimator.environments.read import read_environment
 from mlflow_pytorch_estimator.environments.runner import BuildCancelled
-from mlflow_pytorch_estimator.environments.spec import EnvironmentSpec
+from mlflow_pytorch_estimator.environments.spec import BUILT, EnvironmentSpec
 
 __all__ = [
+    "BUILT",
     "BuildCancelled",
     "EnvironmentSpec",
     "PackageRequest",
     "ReadyEnvironment",
     "SourceNames",
+    "claim",
     "describe",
     "find_ready",
     "framework_requirements",

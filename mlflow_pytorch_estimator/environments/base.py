@@ -7,11 +7,12 @@ from importlib import metadata
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from mlflow_pytorch_estimator.environments.localpath import LocalRequirement
+from mlflow_pytorch_estimator.environments.description.localpath import LocalRequirement
 from mlflow_pytorch_estimator.errors import EnvironmentBuildError
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
 
     from mlflow_pytorch_estimator.environments.spec import EnvironmentSpec
 
@@ -29,6 +30,11 @@ def default_base() -> tuple[str, ...]:
 def job_packages(spec: EnvironmentSpec, base: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return requirements and constraints of the job: the user's, plus of ``base`` what they leave open."""
     requirements = _without_ourselves(spec.requirements)
+    if spec.horovod:
+        from mlflow_pytorch_estimator import horovod
+
+        needed = horovod.runtime_requirements(_admitted("torch", (*requirements, *spec.constraints)))
+        base = (*base, "torch", *(line for line in needed if line not in base))
     listed = {name for line in requirements if (name := requirement_name(line))}
     if listed & set(_MLFLOW):
         listed.add("mlflow")
@@ -62,6 +68,17 @@ def requirement_name(line: str) -> str:
     last = PurePosixPath(local.path if local else re.split(r"[?#;\s]", line)[0]).name
     name = re.split(r"-\d|@|\.git\b", last)[0]
     return canonicalize_name(name) if re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) else ""
+
+
+def _admitted(name: str, lines: tuple[str, ...]) -> SpecifierSet:
+    """Return which versions of a package all lines admit."""
+    from packaging.specifiers import SpecifierSet
+
+    found = SpecifierSet()
+    for item in map(_parsed, lines):
+        if item and requirement_name(str(item)) == name:
+            found &= item.specifier
+    return found
 
 
 def _same_mlflow(spec: EnvironmentSpec, pin: str) -> list[str]:

@@ -23,24 +23,28 @@ class Interpreter:
     request: str
     """Path of an interpreter, or a PEP 440 specifier that uv searches for or downloads."""
     identity: str
-    """What of it goes into the key."""
+    """What of it goes into the key of the request."""
+    version: str = ""
+    """Its full version, where it is known without a search."""
 
 
 def choose(python: str | None, environ: Mapping[str, str] = os.environ) -> Interpreter:
     """Take the submitting interpreter, else the newest of pyenv (as MLflow does), else leave it to uv.
 
-    No process is started: uv's search costs more than a cached environment may, so what uv will find goes
-    into the key as the question, and into the environment's marker as the answer.
+    No process is started: uv's search costs more than a cached environment may, so what uv will find goes into the
+    request as the question, and into its lock as the answer.
     """
     from packaging.specifiers import SpecifierSet
 
     wanted = SpecifierSet(",".join(filter(None, [python, _OURS])))
     if wanted.contains(platform.python_version(), prereleases=True):
         base = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
-        return Interpreter(base, f"{sys.implementation.name} {platform.python_version()} {base}")
+        return Interpreter(
+            base, f"{sys.implementation.name} {platform.python_version()} {base}", platform.python_version()
+        )
     for version, path in pyenv(environ):
         if wanted.contains(version):
-            return Interpreter(str(path), f"cpython {version} {path}")
+            return Interpreter(str(path), f"cpython {version} {path}", version)
     return Interpreter(str(wanted), f"search {wanted}")
 
 

@@ -1,4 +1,4 @@
-"""The name of an environment in the cache: a hash of everything that decides what gets installed."""
+"""Names in the cache: hashes of everything that decides what gets installed."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlflow_pytorch_estimator.environments import interpreters
-from mlflow_pytorch_estimator.environments.localpath import content_hash, local_part
+from mlflow_pytorch_estimator.environments.accelerator import cuda_of_driver
 from mlflow_pytorch_estimator.environments.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_FORMAT = 1
+_FORMAT = 2
 # uv's variables that decide which packages it takes; the others decide how fast.
 _DECIDING = (
     "UV_CONFIG_FILE",
@@ -35,30 +34,32 @@ _DECIDING = (
     "UV_RESOLUTION",
     "UV_TORCH_BACKEND",
 )
+_CONDA_DECIDING = ("CONDA_CHANNEL_ALIAS", "CONDA_CHANNEL_PRIORITY", "CONDA_SUBDIR")
+_OVERRIDE = "CONDA_OVERRIDE_"
+_OVERRIDE_CUDA = f"{_OVERRIDE}CUDA"
 
 
-def environment_key(
-    packages: tuple[tuple[str, ...], tuple[str, ...]],
-    interpreter: interpreters.Interpreter,
-    project_dir: Path,
-    environ: Mapping[str, str],
-) -> str:
-    """Return 16 hex digits; ``packages`` are requirements and constraints, ``environ`` is uv's."""
-    material = {
-        "format": _FORMAT,
-        "packages": packages,
-        "contents": [content_hash(project_dir / path) for path in _local_paths(packages)],
-        "interpreter": interpreter.identity,
-        "host": interpreters.host(),
+def deciding(environ: Mapping[str, str]) -> dict[str, object]:
+    """Return uv's settings that decide what gets installed, without passwords."""
+    return {
         "uv": {name: redact(environ[name]) for name in _DECIDING if name in environ},
         "config": [_file_hash(path) for path in _uv_config(environ)],
+        # Only then does uv look at the machine, and takes the torch that its driver can run.
+        "driver": cuda_of_driver() if environ.get("UV_TORCH_BACKEND") == "auto" else "",
     }
-    return hashlib.sha256(json.dumps(material, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _local_paths(packages: tuple[tuple[str, ...], tuple[str, ...]]) -> list[str]:
-    parts = [local_part(line) for lines in packages for line in lines]
-    return [local.path for local in parts if local]
+def conda_deciding(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what decides conda's choice besides the request: settings, and the driver that builds must run on."""
+    names = [name for name in environ if name in _CONDA_DECIDING or name.startswith(_OVERRIDE)]
+    cuda = {} if _OVERRIDE_CUDA in environ else {_OVERRIDE_CUDA: cuda_of_driver()}
+    return {name: redact(environ[name]) for name in names} | cuda
+
+
+def digest(material: Mapping[str, object]) -> str:
+    """Return 16 hex digits over values of JSON types."""
+    text = json.dumps({"format": _FORMAT, **material}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _uv_config(environ: Mapping[str, str]) -> list[Path]:

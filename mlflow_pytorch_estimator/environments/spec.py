@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from mlflow_pytorch_estimator.environments.localpath import local_part
+from mlflow_pytorch_estimator.environments.description.localpath import local_part
+
+BUILT = frozenset({"uv", "conda"})
+"""The managers that build something; the others take what is there."""
 
 
 @dataclass(frozen=True)
 class EnvironmentSpec:
-    """Interpreter and packages that a project asks for; holds no secrets."""
+    """Interpreter and packages that a project asks for; what is stored of it holds no secrets."""
 
     manager: str
-    """``"uv"`` (build and cache) or ``"local"`` (the submitting interpreter)."""
+    """``"uv"`` or ``"conda"`` (build and cache), ``"local"`` (the submitting interpreter), or ``"container"`` (what the
+    image has)."""
     python: str | None
     """PEP 440 specifier such as ``>=3.10`` or ``==3.11.*``; None: any."""
     requirements: tuple[str, ...]
@@ -20,6 +24,15 @@ class EnvironmentSpec:
     constraints: tuple[str, ...]
     source: str
     """Where it was read (``conda.yaml``, ``requirements.txt``, ``local``, ``none``), for messages only."""
+    conda: tuple[str, ...] = ()
+    """Match specifications that conda installs, python and pip among them; empty unless it is the manager."""
+    channels: tuple[str, ...] = ()
+    """Where conda looks, most important first."""
+    horovod: bool = False
+    """Whether Horovod is built for the torch of this environment; no requirement names it then."""
+    variables: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False)
+    """Environment variables that a ``conda.yaml`` sets, for whoever submits: they may be secret, so they are neither
+    stored nor shown, and no part of what is built."""
 
     @property
     def has_local_paths(self) -> bool:
@@ -34,6 +47,9 @@ class EnvironmentSpec:
             "requirements": list(self.requirements),
             "constraints": list(self.constraints),
             "source": self.source,
+            "conda": list(self.conda),
+            "channels": list(self.channels),
+            "horovod": self.horovod,
         }
 
     @classmethod
@@ -48,6 +64,9 @@ class EnvironmentSpec:
             requirements=_lines(data["requirements"]),
             constraints=_lines(data["constraints"]),
             source=_text(data["source"]),
+            conda=_lines(data.get("conda", ())),
+            channels=_lines(data.get("channels", ())),
+            horovod=data.get("horovod") is True,
         )
 
 

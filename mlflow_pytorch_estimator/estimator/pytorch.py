@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlflow_pytorch_estimator.environments.described import (
+from mlflow_pytorch_estimator.containers import describing
+from mlflow_pytorch_estimator.environments.description.described import (
     PackageRequest,
     SourceNames,
     describe,
@@ -26,14 +27,11 @@ from mlflow_pytorch_estimator.estimator.distribution import AnyDistribution, res
 from mlflow_pytorch_estimator.estimator.exceptions import TrainingException
 from mlflow_pytorch_estimator.estimator.packages.environment import Environment
 from mlflow_pytorch_estimator.estimator.training import TrainingJob
-from mlflow_pytorch_estimator.script_source import ScriptSource
 from mlflow_pytorch_estimator.secretvalues import Concealer, without_password
+from mlflow_pytorch_estimator.spec import Container
 
-_NO_CONTAINERS = "jobs run without containers: name the packages in pip_packages or a file instead"
 _REFUSED = {
-    "custom_docker_image": _NO_CONTAINERS,
-    "image_registry_details": _NO_CONTAINERS,
-    "shm_size": "jobs run without containers and have all of the node's /dev/shm: leave it out",
+    "image_registry_details": "log in with `docker login` or `podman login`, which keep passwords out of the job",
     "source_directory_data_store": "the source travels in the job directory: leave it out",
 }
 _NAMES = SourceNames(
@@ -80,13 +78,13 @@ class PyTorch:
         resume_from: object = None,
         max_run_duration_seconds: float | None = None,
         framework_version: str | None = None,
+        backend_config: Mapping[str, Any] | None = None,
     ) -> None:
         self._given = {name: value for name, value in locals().items() if name not in {"self", "__class__"}}
         for name, reason in _REFUSED.items():
             if self._given[name] is not None:
                 raise TrainingException(f"{name} is not supported: {reason}")
-        if use_docker:
-            raise TrainingException(f"use_docker=True is not supported: {_NO_CONTAINERS}")
+        self._container = self._describe_container(environment_definition)
         self._source_directory = training.folder(source_directory)
         script = training.entry(self._source_directory, entry_script, "entry_script")
         if vm_size is not None:
@@ -100,7 +98,8 @@ class PyTorch:
             environment_vars = training.variables(environment_definition.environment_variables)
         environment(self._source_directory)  # a mistake shows here, not at submission
         self._job = TrainingJob(
-            source=ScriptSource(
+            source=training.script_source(
+                self._container,
                 self._source_directory,
                 ("python", script, *words),
                 environment,
@@ -116,6 +115,7 @@ class PyTorch:
             vm_size=vm_size,
             low_priority=priority_is_low(vm_priority),
             max_seconds=training.duration("max_run_duration_seconds", max_run_duration_seconds),
+            settings=training.settings(backend_config),
         )
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -153,17 +153,51 @@ class PyTorch:
             raise TrainingException(f"{unknown[0]} cannot be replaced at submission, only script_params and inputs")
         return PyTorch(**{**self._given, **overrides}).describe() if overrides else self._job
 
+    def _describe_container(self, definition: object) -> Container | None:
+        given = self._given
+        image, shm_size, use_docker = given["custom_docker_image"], given["shm_size"], given["use_docker"]
+        if use_docker is not None:
+            flag("use_docker", use_docker)
+        if image is None and isinstance(definition, Environment):
+            if definition.docker.base_image is not None and use_docker is False:
+                raise TrainingException(
+                    "use_docker=False, but environment_definition names a base_image: leave one out"
+                )
+            return definition.container()
+        if image is None and use_docker:
+            raise TrainingException("use_docker=True needs an image: give custom_docker_image, or leave it out")
+        if image is None and shm_size is not None:
+            raise TrainingException(
+                "shm_size needs custom_docker_image: without an image the job has all of the node's /dev/shm"
+            )
+        if image is not None and use_docker is False:
+            raise TrainingException("use_docker=False, but custom_docker_image names an image: leave one out")
+        return None if image is None else training.container(image, shm_size)
+
     def _environment(self, definition: object, user_managed: bool) -> training.EnvironmentReader:
         given = [name for name in _PACKAGES if self._given[name]]
         if definition is not None:
             others = given + [
-                name for name in ("user_managed", "environment_variables", "framework_version") if self._given[name]
+                name
+                for name in (
+                    *("user_managed", "environment_variables", "framework_version"),
+                    *("custom_docker_image", "shm_size"),
+                )
+                if self._given[name]
             ]
             if others:
                 raise TrainingException(f"environment_definition describes everything: leave out {', '.join(others)}")
             if not isinstance(definition, Environment):
                 raise TrainingException(f"environment_definition is {definition!r}; it must be an Environment")
             return definition.describe
+        if self._container is not None:
+            others = given + (["framework_version"] if self._framework_version else [])
+            if others:
+                raise TrainingException(
+                    f"custom_docker_image brings its own packages: leave out {', '.join(others)}, "
+                    "or build an image that has them"
+                )
+            return partial(_of_the_image, describing.environment(self._container))
         if user_managed:
             others = given + (["framework_version"] if self._framework_version else [])
             if others:
@@ -191,6 +225,10 @@ class PyTorch:
 # Functions with a name, and not lambdas: an estimator can be pickled.
 def _as_it_is(root: Path) -> EnvironmentSpec:
     return EnvironmentSpec("local", None, (), (), "local")
+
+
+def _of_the_image(environment: EnvironmentSpec, root: Path) -> EnvironmentSpec:
+    return environment
 
 
 def _described(request: PackageRequest, root: Path) -> EnvironmentSpec:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlflow_pytorch_estimator.containers import describing
 from mlflow_pytorch_estimator.environments import EnvironmentSpec
-from mlflow_pytorch_estimator.environments.described import PackageRequest, describe, framework_requirements
+from mlflow_pytorch_estimator.environments.description.described import PackageRequest, describe, framework_requirements
+from mlflow_pytorch_estimator.errors import ConfigError
 from mlflow_pytorch_estimator.estimator import training
 from mlflow_pytorch_estimator.estimator.arguments import resume_words
 from mlflow_pytorch_estimator.estimator.compute.cluster import ComputeTarget
 from mlflow_pytorch_estimator.estimator.distribution import AnyDistribution, resolve
 from mlflow_pytorch_estimator.estimator.exceptions import TrainingException
 from mlflow_pytorch_estimator.estimator.packages.environment import Environment
+from mlflow_pytorch_estimator.estimator.packages.sections import DockerConfiguration
 from mlflow_pytorch_estimator.estimator.training import TrainingJob
-from mlflow_pytorch_estimator.script_source import ScriptSource, Word
+from mlflow_pytorch_estimator.script_source import Word
+from mlflow_pytorch_estimator.spec import Container
 
 
 class ScriptRunConfig:
@@ -37,15 +41,15 @@ class ScriptRunConfig:
         resume_from: object = None,
         max_run_duration_seconds: float | None = 2_592_000,
         command: Sequence[str] | str | None = None,
-        docker_runtime_config: object = None,
+        docker_runtime_config: DockerConfiguration | None = None,
+        backend_config: Mapping[str, Any] | None = None,
     ) -> None:
         if run_config is not None:
             raise TrainingException("run_config is not supported: give environment, compute_target and arguments")
-        if docker_runtime_config is not None:
-            raise TrainingException("docker_runtime_config is not supported: jobs run without containers")
         if environment is not None and not isinstance(environment, Environment):
             raise TrainingException(f"environment is {environment!r}; it must be an Environment")
         self._environment = environment
+        container = _container(environment, docker_runtime_config)
         directory = training.folder(source_directory)
         entry_point, start = _start(directory, script, command)
         words = (*start, *_words(arguments), *resume_words(resume_from))
@@ -55,7 +59,8 @@ class ScriptRunConfig:
         nodes, distribution = resolve(1, 1, None, distributed_job_config)
         variables = training.variables(environment.environment_variables if environment else None)
         self._job = TrainingJob(
-            source=ScriptSource(
+            source=training.script_source(
+                container,
                 directory,
                 words,
                 self._read,
@@ -67,6 +72,7 @@ class ScriptRunConfig:
             node_count=nodes,
             distribution=distribution,
             max_seconds=training.duration("max_run_duration_seconds", max_run_duration_seconds),
+            settings=training.settings(backend_config),
         )
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -82,6 +88,26 @@ class ScriptRunConfig:
         if self._environment is None:
             return describe(root, PackageRequest(framework=framework_requirements(None)))
         return self._environment.describe(root)
+
+
+def _container(environment: Environment | None, settings: object) -> Container | None:
+    """The environment's image, run as the settings say; without settings it runs in its image, too."""
+    found = environment.container() if environment else None
+    if settings is None:
+        return found
+    if not isinstance(settings, DockerConfiguration):
+        raise TrainingException(f"docker_runtime_config is {settings!r}; it must be a DockerConfiguration")
+    if found is None and (settings.use_docker or settings.arguments or settings.shm_size):
+        raise TrainingException("docker_runtime_config needs an image: set environment.docker.base_image")
+    if found is None:
+        return None
+    if not settings.use_docker:
+        raise TrainingException("docker_runtime_config has use_docker=False, but the environment names an image")
+    try:
+        sized = describing.describe(found.image, settings.shm_size or found.shm_size)
+        return describing.add_arguments(sized, (*found.arguments, *settings.arguments))
+    except ConfigError as error:
+        raise TrainingException(f"docker_runtime_config: {error}") from None
 
 
 def _start(directory: Any, script: object, command: object) -> tuple[str, tuple[Word, ...]]:

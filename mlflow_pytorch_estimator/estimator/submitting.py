@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 
 from mlflow_pytorch_estimator import clusters, submission
-from mlflow_pytorch_estimator.config import BackendConfig
+from mlflow_pytorch_estimator.config import BackendConfig, check_together
 from mlflow_pytorch_estimator.estimator.compute.vm_sizes import shape_of_size
 from mlflow_pytorch_estimator.estimator.exceptions import ComputeTargetException
 from mlflow_pytorch_estimator.estimator.training import TrainingJob
+from mlflow_pytorch_estimator.request import Request
 from mlflow_pytorch_estimator.schedulers.machine import capacity
+from mlflow_pytorch_estimator.spec import Distribution
 from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
 from mlflow_pytorch_estimator.tracking import Stores
 
@@ -22,17 +25,16 @@ def submit(
     job: TrainingJob, experiment_id: str, stores: Stores, run_name: str | None, run_tags: Mapping[str, str]
 ) -> GpuClusterSubmittedRun:
     """Submit a job. Raises before a run exists, or ends the run FAILED with the reason."""
-    request = submission.Request(
+    request = Request(
         source=job.source,
         experiment_id=experiment_id,
         stores=stores,
         run_name=run_name,
         config=_config(job),
-        distribution=job.distribution,
+        distribution=_distribution(job),
         wants_gpu=job.use_gpu is True,
         environment_variables=job.source.environment_variables,
         tags=run_tags,
-        notices=_not_yet(job),
     )
     submitted = submission.submit(request)
     for notice in submitted.directory.job.notices:
@@ -46,7 +48,7 @@ def _config(job: TrainingJob) -> BackendConfig:
         _check_target(job.compute_target)
     elif job.vm_size is not None:
         cpus, gpus, memory = shape_of_size(job.vm_size, capacity(os.environ))
-    return BackendConfig(
+    config = BackendConfig(
         compute=job.compute_target,
         node_count=job.node_count,
         cpus_per_node=cpus,
@@ -55,6 +57,18 @@ def _config(job: TrainingJob) -> BackendConfig:
         max_run_duration_seconds=job.max_seconds,
         low_priority=job.low_priority,
         detach=True,
+        **job.settings,
+    )
+    check_together(config, _distribution(job))
+    return config
+
+
+def _distribution(job: TrainingJob) -> Distribution:
+    settings = job.settings
+    return replace(
+        job.distribution,
+        min_nodes=settings.get("min_node_count"),
+        max_restarts=settings.get("max_restarts", 0),
     )
 
 
@@ -62,11 +76,3 @@ def _check_target(name: str) -> None:
     if clusters.find(name) is None:
         names = ", ".join(item.name for item in clusters.every()) or "none exists"
         raise ComputeTargetException(f"there is no compute target {name!r} (known: {names}); 'local' is this machine")
-
-
-def _not_yet(job: TrainingJob) -> tuple[str, ...]:
-    per_node = job.distribution.processes_per_node
-    if job.node_count * per_node == 1:
-        return ()
-    described = f"{job.node_count} x {per_node} ranks are described"
-    return (f"{described}, but this version starts a single process: the job runs as one rank",)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mlflow_pytorch_estimator.config import read_config
+from mlflow_pytorch_estimator.containers import describing
 from mlflow_pytorch_estimator.data_input import DataInput
 from mlflow_pytorch_estimator.environments import EnvironmentSpec
-from mlflow_pytorch_estimator.errors import ProjectError
+from mlflow_pytorch_estimator.errors import ConfigError, ProjectError
 from mlflow_pytorch_estimator.estimator.exceptions import TrainingException
 from mlflow_pytorch_estimator.estimator.recording import legalnames
-from mlflow_pytorch_estimator.jobenv import RESERVED, carried, input_variable
+from mlflow_pytorch_estimator.jobenv import carried, input_variable, is_reserved
 from mlflow_pytorch_estimator.script_source import ScriptSource, Word, input_name
-from mlflow_pytorch_estimator.spec import Distribution
+from mlflow_pytorch_estimator.spec import Container, Distribution
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LONGEST_ENVIRONMENT = 128 * 1024 - 64  # bytes; Linux takes 128 KiB for one variable, and they travel in one
@@ -36,6 +38,8 @@ class TrainingJob:
     vm_size: str | None = None
     low_priority: bool = False
     max_seconds: float | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Further keys of the backend config."""
 
 
 def entry(directory: Path, script: object, parameter: str) -> str:
@@ -96,7 +100,7 @@ def variables(given: Mapping[str, Any] | None) -> dict[str, str]:
     for name, value in (given or {}).items():
         if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
             raise TrainingException(f"{name!r} cannot name an environment variable")
-        if name in RESERVED or name.startswith("GPU_CLUSTER_"):
+        if is_reserved(name):
             raise TrainingException(f"the environment variable {name} is set by the backend itself")
         result[name] = str(word(f"environment variable {name}", _no_input(name, value)))
     size = sum(map(len, carried(result).values()))
@@ -112,6 +116,51 @@ def _no_input(name: str, value: object) -> object:
     if isinstance(value, DataInput):
         raise TrainingException(f"environment variable {name}: give a DataInput to `inputs`, with a name")
     return value
+
+
+def container(image: object, shm_size: object) -> Container:
+    """The container of an estimator's job; raises TrainingException."""
+    try:
+        return describing.describe(image, shm_size, names=("custom_docker_image", "shm_size"))
+    except ConfigError as error:
+        raise TrainingException(str(error)) from None
+
+
+def script_source(container: Container | None, *arguments: Any, **settings: Any) -> ScriptSource:
+    """A source whose script runs in a container, or on the machine itself."""
+    source = ScriptSource(*arguments, **settings)
+    return source if container is None else replace(source, container=container)
+
+
+_SETTINGS = (
+    "min_node_count",
+    "max_restarts",
+    "rank_metrics",
+    "checkpoint_signal",
+    "checkpoint_lead_seconds",
+    "start_timeout_seconds",
+    "max_retries",
+    "retry_exit_codes",
+    "resume_from",
+    "grace_period_seconds",
+    "upgrade_environment",
+)
+
+
+def settings(given: object) -> dict[str, Any]:
+    """Keys of the backend config for which the description has no parameter of its own; raises TrainingException."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise TrainingException(f"backend_config is {given!r}; it must be a dict")
+    for name in given:
+        if name not in _SETTINGS:
+            raise TrainingException(f"backend_config has {name!r}; it may have: {', '.join(_SETTINGS)}")
+    try:
+        config = read_config(given, whole=False)
+    except ConfigError as error:
+        raise TrainingException(f"backend_config: {error}") from None
+    return {name: getattr(config, name) for name in config.given}
 
 
 def duration(name: str, value: object) -> float | None:

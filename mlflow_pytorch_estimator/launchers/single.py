@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from mlflow_pytorch_estimator.launchers.base import RankCommand
+from mlflow_pytorch_estimator.launchers.base import RankCommand, entry_point, visible_gpus
 from mlflow_pytorch_estimator.schedulers.base import Allocation
 from mlflow_pytorch_estimator.spec import JobSpec
 
 
 def launch(job: JobSpec, allocation: Allocation) -> tuple[RankCommand, ...]:
-    """The entry point's command, as MLflow's local backend runs it."""
-    gpus = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, allocation.gpus)), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-    return (RankCommand(rank=0, local_rank=0, argv=("bash", "-c", job.command), environ=gpus),)
+    """The entry point's command, without a word about ranks: it may start some itself, with ``torchrun``."""
+    return (RankCommand(rank=0, local_rank=0, argv=entry_point(job), environ=visible_gpus(allocation)),)

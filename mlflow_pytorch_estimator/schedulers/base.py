@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from mlflow_pytorch_estimator.clusters import Cluster
 from mlflow_pytorch_estimator.jobdir import JobDir
@@ -26,6 +26,10 @@ class Allocation:
     """Core ids, as ``sched_setaffinity`` takes them; empty means not restricted."""
     gpus: tuple[int, ...]
     """GPU indices in PCI bus order."""
+    address: str = "127.0.0.1"
+    """Where the other nodes of the job reach this one."""
+    interface: str = "lo"
+    """Network interface of that address."""
 
     def to_json(self) -> str:
         """For the environment variable ``GPU_CLUSTER_ALLOCATION``."""
@@ -37,13 +41,29 @@ class Allocation:
         text = environ.get(ALLOCATION_VARIABLE)
         if not text:
             return None
-        raw = json.loads(text)
-        return cls(raw["node"], tuple(raw["cpus"]), tuple(raw["gpus"]))
+        return cls.from_dict(json.loads(text))
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Allocation:
+        """From what ``to_json`` has written, also by another version."""
+        known = {item.name for item in fields(cls)}
+        chosen = {name: value for name, value in raw.items() if name in known}
+        return cls(**{**chosen, "cpus": tuple(raw["cpus"]), "gpus": tuple(raw["gpus"])})
 
     def describe(self) -> str:
         """For people: ``gpu07, 4 CPUs, 1 GPU``."""
         cpus = len(self.cpus) or os.cpu_count() or 1
         return f"{self.node}, {count(cpus, 'CPU')}, {count(len(self.gpus), 'GPU')}"
+
+
+@dataclass(frozen=True)
+class Others:
+    """The nodes of a job besides the first, and how a program is started on them."""
+
+    names: tuple[str, ...] = ()
+    """In the order of the nodes."""
+    prefixes: tuple[tuple[str, ...], ...] = ()
+    """Put before a command, each starts it on one of these nodes; or a single one on all of them."""
 
 
 class NodeState(str, Enum):

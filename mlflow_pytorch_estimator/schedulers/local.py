@@ -7,6 +7,7 @@ then becomes the agent. That process outlives the one that submitted.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -19,7 +20,7 @@ from mlflow_pytorch_estimator.clusters import Cluster
 from mlflow_pytorch_estimator.errors import ConfigError, SchedulerError
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.schedulers import pool
-from mlflow_pytorch_estimator.schedulers.base import ALLOCATION_VARIABLE, Allocation, ClusterState, count
+from mlflow_pytorch_estimator.schedulers.base import ALLOCATION_VARIABLE, Allocation, ClusterState, Others, count
 from mlflow_pytorch_estimator.schedulers.machine import Capacity, capacity
 from mlflow_pytorch_estimator.schedulers.queue import Queue, Request, Waiting
 from mlflow_pytorch_estimator.schedulers.standby import Standby
@@ -69,6 +70,7 @@ class LocalScheduler:
             )
         if job.compute is not None:
             _check_nodes(job.compute, job.resources.node_count)
+        _check_ranks(job, request(job.resources, here).gpus)
 
     def check_cluster(self, cluster: Cluster) -> Sequence[str]:
         """Refuse options; say what simulated nodes lack of what was asked for."""
@@ -171,8 +173,40 @@ def _check_nodes(compute: str, node_count: int) -> None:
         )
 
 
+def _check_ranks(job: JobSpec, gpus: int) -> None:
+    """Refuse several ranks on one GPU, and a launcher that is not there."""
+    nodes, per_node = job.resources.node_count, job.distribution.processes_per_node
+    if gpus and job.distribution.world_size(nodes) > gpus:
+        raise ConfigError(
+            f"{nodes} x {per_node} ranks are more than the {count(gpus, 'GPU')} that {_place()} has for them; "
+            "ask for fewer, or set gpus_per_node to 0 to run on the CPU"
+        )
+    if job.distribution.kind == "mpirun" and not (shutil.which("mpirun") and shutil.which("mpicxx")):
+        raise ConfigError(
+            "mpirun and mpicxx are not both on PATH: apt install openmpi-bin libopenmpi-dev, "
+            'or use "horovod", which needs no MPI'
+        )
+
+
 def _place() -> str:
     return "the enclosing job" if os.environ.get(ALLOCATION_VARIABLE) else "this machine"
+
+
+def allocations(job: JobSpec, granted: Capacity, numbers: Sequence[int]) -> list[Allocation]:
+    """What each simulated node of a job has; ``numbers`` are those of its cluster's nodes, if it runs on one."""
+    nodes, host = job.resources.node_count, socket.gethostname()
+    if nodes == 1:
+        return [Allocation(host, granted.cpus, granted.gpus)]
+    names = [f"{job.compute}-{number}" for number in numbers] or [f"{host}-{number}" for number in range(nodes)]
+    cpus, gpus = pool.share_out(granted.cpus, nodes), pool.share_out(granted.gpus, nodes)
+    # Torch's rendezvous numbers the nodes in the order of their addresses, as strings.
+    addresses = ["127.0.0.1", *(f"127.0.{100 + number // 100}.{100 + number % 100}" for number in range(1, nodes))]
+    return [Allocation(*node) for node in zip(names, cpus, gpus, addresses, strict=True)]
+
+
+def _others(places: Sequence[Allocation]) -> Others | None:
+    prefixes = tuple(("env", f"{ALLOCATION_VARIABLE}={place.to_json()}") for place in places)
+    return Others(tuple(place.node for place in places), prefixes) if places else None
 
 
 def wait_for_turn(directory: JobDir, queue: Queue, ticket: Path, here: Capacity) -> Capacity | None:
@@ -200,13 +234,13 @@ def main(argv: list[str]) -> int:
     if granted is None:
         job_agent.conclude_canceled()
     else:
-        place = Allocation(socket.gethostname(), granted.cpus, granted.gpus)
-        os.environ[ALLOCATION_VARIABLE] = place.to_json()
+        places = allocations(directory.job, granted, queue.nodes(ticket))
+        os.environ[ALLOCATION_VARIABLE] = places[0].to_json()
         os.environ[JOB_DIRECTORY_VARIABLE] = str(directory.path)
         os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # it has been turned into the capacity
         if directory.job.resources.low_priority:
             os.nice(_LOW_PRIORITY_NICENESS)
-        job_agent.run(place)
+        job_agent.run(places[0], _others(places[1:]))
     queue.leave(ticket)  # before delivery: nobody should wait for a GPU while files are uploaded
     job_agent.deliver()
     return 0

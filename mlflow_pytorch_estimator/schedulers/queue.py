@@ -79,6 +79,11 @@ class Queue:
             replace(entry, grant=grant, nodes=self._pick(entry.request, entries)).store(ticket)
             return grant
 
+    def nodes(self, ticket: Path) -> tuple[int, ...]:
+        """The numbers of its cluster's nodes that a ticket was granted; none if it is on no cluster."""
+        with locks.holding(self._lock):
+            return Entry.load(ticket).nodes
+
     def leave(self, ticket: Path) -> None:
         """Give everything back."""
         with locks.holding(self._lock):

@@ -1,7 +1,7 @@
 """Train a small network on many ranks with Horovod, as a script written for the estimator API does it.
 
-Each rank sees its part of the pictures; gradients are averaged by Horovod. Where Horovod is not installed, the one
-process that there is trains alone.
+Each rank sees its part of the pictures; gradients are averaged by Horovod, which the job's environment has because
+the estimator asks for it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import horovod.torch as hvd
 import torch
 from pytorch_train import stripes
 from torch import nn
@@ -17,11 +18,6 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from mlflow_pytorch_estimator import Run
-
-try:
-    import horovod.torch as hvd
-except ModuleNotFoundError:
-    hvd = None
 
 
 def network(size: int) -> nn.Module:
@@ -35,8 +31,6 @@ def network(size: int) -> nn.Module:
 
 def distributed(optimizer: Any, model: nn.Module) -> Any:
     """The optimizer that averages gradients over all ranks, which start from rank 0's weights."""
-    if hvd is None:
-        return optimizer
     hvd.broadcast_parameters(model.state_dict(), root_rank=0)
     hvd.broadcast_optimizer_state(optimizer, root_rank=0)
     return hvd.DistributedOptimizer(optimizer, named_parameters=model.named_parameters())
@@ -48,9 +42,8 @@ def main() -> None:
     parser.add_argument("--num_epochs", type=int, default=3)
     parser.add_argument("--output_dir", default="./outputs")
     options = parser.parse_args()
-    if hvd is not None:
-        hvd.init()
-    rank, size = (hvd.rank(), hvd.size()) if hvd is not None else (0, 1)
+    hvd.init()
+    rank, size = hvd.rank(), hvd.size()
     torch.manual_seed(0)
     run = Run.get_context()
     run.log("world_size", size)

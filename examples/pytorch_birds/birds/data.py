@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from birds import InputError, synthetic
+from birds.batches import SharedBatches
 from birds.cache import cached_folder
 from birds.download import fetch_images
 
@@ -115,21 +116,34 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
         return self.transform(read_image(path, self.pixels)), label
 
 
-def default_workers() -> int:
-    """Half of the processor cores that this process may use, eight at most."""
+def default_workers(ranks_here: int = 1) -> int:
+    """Half of the processor cores that this process may use, eight at most, shared by the ranks of the node."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, usable // 2))
+    return max(1, min(8, usable // 2) // ranks_here)
 
 
-def make_loader(pictures: Pictures, batch_size: int, workers: int, seed: int | None) -> DataLoader[Any]:
-    """Return batches of the pictures, shuffled by ``seed`` or in order when it is ``None``."""
+def _seed_worker(_: int, rank: int) -> None:
+    # All ranks' loaders start from one seed; their augmentations shall not be the same.
+    torch.manual_seed(torch.initial_seed() + rank * 1_000_003)
+
+
+def make_loader(  # noqa: PLR0917
+    pictures: Pictures, batch_size: int, workers: int, seed: int | None, rank: int = 0, size: int = 1
+) -> DataLoader[Any]:
+    """Return batches of the pictures, shuffled by ``seed`` or in order when it is ``None``; a rank gets its part."""
     generator = None if seed is None else torch.Generator().manual_seed(seed)
+    batches: dict[str, Any] = {
+        "batch_size": batch_size,
+        "shuffle": seed is not None,
+        # A last batch of one image has no variance for the batch normalisation.
+        "drop_last": seed is not None and len(pictures) % batch_size == 1,
+    }
+    if size > 1:
+        batches = {"batch_sampler": SharedBatches(len(pictures), batch_size, seed, rank, size)}
     return DataLoader(
         pictures,
-        batch_size=batch_size,
-        shuffle=seed is not None,
-        # A last batch of one image has no variance for the batch normalisation.
-        drop_last=seed is not None and len(pictures) % batch_size == 1,
+        **batches,
+        worker_init_fn=partial(_seed_worker, rank=rank) if rank else None,
         num_workers=workers,
         persistent_workers=workers > 0,
         prefetch_factor=4 if workers else None,

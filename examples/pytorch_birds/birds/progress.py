@@ -13,12 +13,13 @@ BAR = 24
 
 
 class Progress:
-    """Draws the bar of the running epoch when standard error is a terminal, and nothing otherwise."""
+    """Draws the bar of the running epoch if standard error is a terminal; if ``quiet``, it prints nothing at all."""
 
-    def __init__(self, epochs: int, batches: int) -> None:
+    def __init__(self, epochs: int, batches: int, *, quiet: bool = False) -> None:
         self.epochs = epochs
         self.batches = batches
-        self.live = sys.stderr.isatty()
+        self.quiet = quiet
+        self.live = sys.stderr.isatty() and not quiet
         self._drawn_at = 0.0
 
     def batch(self, epoch: int, batch: int) -> None:
@@ -33,6 +34,8 @@ class Progress:
 
     def epoch(self, epoch: Epoch, *, best: bool) -> None:
         """Print the line of an epoch that has ended."""
+        if self.quiet:
+            return
         if self.live:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
         width, mark = len(str(self.epochs)), "  best" if best else ""

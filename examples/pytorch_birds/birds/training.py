@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+
+from birds.batches import SharedBatches
+from birds.distributed import Ranks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -66,6 +69,17 @@ class Best:
         self.epoch, self.state = epoch, copy.deepcopy(model.state_dict())
         return True
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is kept, for a checkpoint."""
+        return {"epoch": None if self.epoch is None else asdict(self.epoch), "weights": self.state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Keep what ``state_dict`` has returned."""
+        self.epoch, self.state = None, state["weights"]
+        if state["epoch"] is not None:
+            scores = {split: Score(**state["epoch"][split]) for split in ("train", "val")}
+            self.epoch = Epoch(**{**state["epoch"], **scores})
+
     def restore(self, model: nn.Module) -> Epoch:
         """Put the kept weights back into the model and return their epoch."""
         if self.epoch is None or self.state is None:
@@ -80,23 +94,36 @@ def _rank(epoch: Epoch) -> tuple[float, float]:
 
 
 class Trainer:
-    """A model with its optimizer on one device; mixed precision and channels-last on a GPU."""
+    """A model with its optimizer on one device; mixed precision on a GPU.
 
-    def __init__(
-        self, model: nn.Module, device: torch.device, epochs: int, learning_rate: float, momentum: float
+    Batch normalisation: each rank normalises by the statistics of its own part of a batch, as if it trained alone;
+    the running means and variances, which the model is validated and used with, are averaged over the ranks at the
+    end of each epoch. So all ranks validate one and the same network, and the first one saves it.
+    """
+
+    def __init__(  # noqa: PLR0917
+        self,
+        model: nn.Module,
+        device: torch.device,
+        epochs: int,
+        learning_rate: float,
+        momentum: float,
+        ranks: Ranks | None = None,
     ) -> None:
         self.device = device
         self.epochs = epochs
-        # On a CPU channels-last is the faster layout as well.
-        self.model = model.to(device).to(memory_format=torch.channels_last)
+        self.ranks = ranks or Ranks()
+        self.model = model.to(device).to(memory_format=self.ranks.memory_format)
+        self.shared = self.ranks.share(self.model)
         self.loss = nn.CrossEntropyLoss()
-        self.optimizer = torch.optim.SGD(
+        optimizer = torch.optim.SGD(
             self.model.parameters(),
             lr=learning_rate,
             momentum=momentum,
             nesterov=momentum > 0,
             weight_decay=WEIGHT_DECAY,
         )
+        self.optimizer = self.ranks.averaging(optimizer, self.model)
         steps = sorted({math.ceil(epochs * share) for share in DECAY_AT})
         self.schedule = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, steps, DECAY)
         on_gpu = device.type == "cuda"
@@ -104,13 +131,19 @@ class Trainer:
         self.autocast = torch.autocast(device.type, dtype=half, enabled=on_gpu)
         self.scaler = torch.amp.GradScaler(device.type, enabled=half is torch.float16)
 
-    def fit(self, train: Iterable[Any], val: Iterable[Any], on_batch: Callable[[int, int], None]) -> Iterable[Epoch]:
-        """Train all epochs, yielding each; ``on_batch(epoch, batch)`` follows every batch."""
-        for number in range(1, self.epochs + 1):
+    def fit(
+        self, train: Iterable[Any], val: Iterable[Any], on_batch: Callable[[int, int], None], done: int = 0
+    ) -> Iterable[Epoch]:
+        """Train the epochs after ``done``, yielding each; ``on_batch(epoch, batch)`` follows every batch."""
+        for number in range(done + 1, self.epochs + 1):
             rate = self.optimizer.param_groups[0]["lr"]
             start = time.perf_counter()
+            divided = _shared_batches(train)
+            if divided is not None:
+                divided.set_epoch(number)
             trained = self._train(train, partial(on_batch, number))
             seconds = time.perf_counter() - start
+            self.ranks.average(buffer for buffer in self.model.buffers() if buffer.is_floating_point())
             tested = self.evaluate(val)
             self.schedule.step()
             yield Epoch(number, trained, tested, rate, trained.images / seconds)
@@ -119,25 +152,43 @@ class Trainer:
         self.model.train()
         # Summed on the device: reading a value after each batch would make the CPU wait for the GPU.
         loss_sum, right = (torch.zeros((), device=self.device) for _ in range(2))
-        images = 0
+        images, divided = 0, _shared_batches(batches)
         for number, batch in enumerate(batches, start=1):
             pictures, labels = self._move(batch)
             with self.autocast:
-                logits = self.model(pictures)
+                logits = self.shared(pictures)
                 loss = self.loss(logits, labels)
-            self.optimizer.zero_grad(set_to_none=True)
-            self.scaler.scale(loss).backward()
-            self.scaler.step(self.optimizer)
+            weight = 1.0 if divided is None else divided.weight(number - 1)
+            self.optimizer.zero_grad()
+            self.scaler.scale(loss * weight).backward()
+            self.ranks.step(self.scaler, self.optimizer)
             self.scaler.update()
             loss_sum += loss.detach() * len(labels)
             right += (logits.argmax(1) == labels).sum()
             images += len(labels)
             on_batch(number)
-        return Score(loss_sum.item() / images, right.item() / images, images)
+        return self._score(loss_sum, right, images)
+
+    def _score(self, loss_sum: torch.Tensor, right: torch.Tensor, images: int) -> Score:
+        """Divide the sums over all ranks by the images of all ranks: their means would not weigh them alike."""
+        count = torch.tensor(images, device=self.device)
+        total = self.ranks.sum(torch.stack([loss_sum.double(), right.double(), count.double()])).tolist()
+        return Score(total[0] / total[2], total[1] / total[2], int(total[2]))
+
+    def evaluate(self, batches: Iterable[Any]) -> Score:
+        """Score the model without training it, on the batches of all ranks; each image counts once."""
+        logits, labels = self._outputs(batches)
+        loss_sum = nn.functional.cross_entropy(logits.double(), labels, reduction="sum")
+        score = self._score(loss_sum, (logits.argmax(1) == labels).sum(), len(labels))
+        parts = self.ranks.gather(logits.softmax(1).cpu())
+        probabilities = torch.empty(score.images, parts[0].shape[1])
+        for rank, part in enumerate(parts):
+            probabilities[rank :: len(parts)] = part
+        return replace(score, probabilities=probabilities)
 
     @torch.inference_mode()
-    def evaluate(self, batches: Iterable[Any]) -> Score:
-        """Score the model on the batches without training it."""
+    def _outputs(self, batches: Iterable[Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (images, classes) and labels (images) of the batches; without any, of no image."""
         self.model.eval()
         outputs, targets = [], []
         for batch in batches:
@@ -145,11 +196,17 @@ class Trainer:
             with self.autocast:
                 outputs.append(self.model(pictures).float())
             targets.append(labels)
-        logits, labels = torch.cat(outputs), torch.cat(targets)
-        accuracy = (logits.argmax(1) == labels).float().mean().item()
-        return Score(self.loss(logits, labels).item(), accuracy, len(labels), logits.softmax(1).cpu())
+        if not outputs:
+            return torch.zeros(0, 1, device=self.device), torch.zeros(0, dtype=torch.long, device=self.device)
+        return torch.cat(outputs), torch.cat(targets)
 
     def _move(self, batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         pictures, labels = batch
         moved = pictures.to(self.device, non_blocking=True, memory_format=torch.channels_last)
         return moved, labels.to(self.device, non_blocking=True)
+
+
+def _shared_batches(batches: Iterable[Any]) -> SharedBatches | None:
+    """What divides the batches among ranks; None if there is only one."""
+    sampler = getattr(batches, "batch_sampler", None)
+    return sampler if isinstance(sampler, SharedBatches) else None

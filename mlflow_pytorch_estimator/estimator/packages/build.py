@@ -23,11 +23,20 @@ class EnvironmentBuild:
     status: str = "succeeded"
 
     @classmethod
-    def run(cls, spec: EnvironmentSpec, *, base: tuple[str, ...] | None = None) -> EnvironmentBuild:
-        """Build where jobs look for it, or find it there; ``base`` as in ``environments.prepare``."""
+    def run(
+        cls, spec: EnvironmentSpec, *, base: tuple[str, ...] | None = None, upgrade: bool = False
+    ) -> EnvironmentBuild:
+        """Build where jobs look for it, or find it there; ``base`` and ``upgrade`` as in ``environments.prepare``."""
         log = io.StringIO()
         ready = prepare(
-            spec, Path.cwd(), jobdir.home() / "envs", log=log, cancelled=lambda: False, say=_logger.info, base=base
+            spec,
+            Path.cwd(),
+            jobdir.environments(),
+            log=log,
+            cancelled=lambda: False,
+            say=_logger.info,
+            base=base,
+            upgrade=upgrade,
         )
         return cls(str(ready.python), log.getvalue() or ready.freeze)
 

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlflow_pytorch_estimator.environments import conda, read
 from mlflow_pytorch_estimator.environments.base import requirement_name
+from mlflow_pytorch_estimator.environments.description import conda, read
+from mlflow_pytorch_estimator.environments.description.python_versions import python_specifier
 from mlflow_pytorch_estimator.estimator.exceptions import UserErrorException
 
 DEFAULT_FILE = "conda_dependencies.yml"
@@ -19,8 +20,8 @@ _Path = str | os.PathLike[str]
 class CondaDependencies:
     """Packages of an environment, over a copy of its own.
 
-    What of them can be had without conda is decided when the environment is used. EnvironmentSpecError for a file
-    that is no ``conda.yaml``.
+    What of them conda installs, if there is one, is decided when the environment is used. EnvironmentSpecError for a
+    file that is no ``conda.yaml``.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class CondaDependencies:
             found = _underlying_structure
         self._data: dict[str, Any] = copy.deepcopy(dict(found))
         conda.dependencies(self._data, name)
+        conda.variables(self._data.get("variables"), name)
         _texts(f"{name}: channels", self._data.get("channels"))
 
     @staticmethod
@@ -86,8 +88,19 @@ class CondaDependencies:
 
     @property
     def conda_channels(self) -> tuple[str, ...]:
-        """Where conda would look; kept for files, without effect while environments are built without conda."""
+        """Where conda looks for what PyPI does not have."""
         return tuple(self._data.get("channels") or ())
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment variables that a ``conda.yaml`` sets."""
+        return dict(conda.variables(self._data.get("variables"), "the conda dependencies"))
+
+    def take_variables(self) -> dict[str, str]:
+        """Remove the environment variables and return them."""
+        found = self.variables
+        self._data.pop("variables", None)
+        return found
 
     def add_conda_package(self, conda_package: str) -> None:
         """Add a package, or replace what was said about it."""
@@ -137,7 +150,7 @@ class CondaDependencies:
         self.set_pip_option(f"--index-url {url}")
 
     def add_channel(self, channel: str) -> None:
-        """Add a channel, for files that conda will read."""
+        """Add a channel, after those there are."""
         if _text("channel", channel) not in self.conda_channels:
             self._data["channels"] = [*self.conda_channels, channel]
 
@@ -147,7 +160,7 @@ class CondaDependencies:
 
     def set_python_version(self, version: str) -> None:
         """Ask for a Python: ``"3.11"`` is any 3.11; ``">=3.10,<3.13"``."""
-        read.python_specifier(_text("python_version", version), "python_version")
+        python_specifier(_text("python_version", version), "python_version")
         self.add_conda_package(f"python={version}" if version[0].isdigit() else f"python{version}")
 
     def serialize_to_string(self) -> str:

@@ -6,21 +6,24 @@ import copy
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
+from mlflow_pytorch_estimator.containers import describing
 from mlflow_pytorch_estimator.environments import EnvironmentSpec, PackageRequest, SourceNames, describe
-from mlflow_pytorch_estimator.environments.requirements import standalone_lines
-from mlflow_pytorch_estimator.errors import EnvironmentSpecError
+from mlflow_pytorch_estimator.environments.description.requirements import standalone_lines
+from mlflow_pytorch_estimator.errors import ConfigError, EnvironmentSpecError
 from mlflow_pytorch_estimator.estimator.exceptions import UserErrorException
 from mlflow_pytorch_estimator.estimator.packages import existing_conda
 from mlflow_pytorch_estimator.estimator.packages import files as environment_files
 from mlflow_pytorch_estimator.estimator.packages.build import EnvironmentBuild
 from mlflow_pytorch_estimator.estimator.packages.conda_dependencies import DEFAULT_FILE, CondaDependencies
 from mlflow_pytorch_estimator.estimator.packages.sections import DockerSection, PythonSection, Section
+from mlflow_pytorch_estimator.spec import Container
 
 _Path = str | os.PathLike[str]
-_NO_CONTAINERS = "jobs run without containers: name the packages in environment.python.conda_dependencies instead"
+_NO_DOCKERFILE = "images are not built here: build it with `docker build` or `podman build`, and give from_docker_image"
 _NO_REGISTRY = (
     "environments are not registered anywhere: keep them beside the code with save_to_directory(path) and "
     "load_from_directory(path), or in a conda.yaml with from_conda_specification(name, path)"
@@ -59,13 +62,16 @@ class Environment(Section):
 
     def describe(self, root: Path) -> EnvironmentSpec:
         """Return what a job with the source directory ``root`` gets; EnvironmentSpecError for what cannot be had."""
-        container = self.docker.used()
-        if container:
-            raise EnvironmentSpecError(
-                f"environment {self.name!r}: docker.{container} is not supported: {_NO_CONTAINERS}"
-            )
+        variables = tuple(self.python.conda_dependencies.variables.items())
+        return replace(self._described(root), variables=variables)
+
+    def _described(self, root: Path) -> EnvironmentSpec:
         packages = self.python.conda_dependencies
         pip = (*packages.pip_options, *packages.pip_packages)
+        container = self.container()
+        if container is not None:
+            self._check_image(container.image, (*packages.conda_packages, *pip))
+            return describing.environment(container)
         if self.python.user_managed_dependencies:
             self._check_user_managed((*packages.conda_packages, *pip))
             return EnvironmentSpec("local", None, (), (), "local")
@@ -78,7 +84,24 @@ class Environment(Section):
             pip=f"the pip packages of environment {self.name!r}",
             conda=f"the conda packages of environment {self.name!r}",
         )
-        return describe(root, PackageRequest(pip=pip, conda=packages.conda_packages, names=names))
+        request = PackageRequest(pip, packages.conda_packages, packages.conda_channels, names=names)
+        return describe(root, request)
+
+    def container(self) -> Container | None:
+        """Return the image that jobs run in, if there is one; EnvironmentSpecError for what cannot be had."""
+        docker = self.docker
+        if docker.base_dockerfile is not None:
+            raise EnvironmentSpecError(f"environment {self.name!r}: docker.base_dockerfile: {_NO_DOCKERFILE}")
+        if docker.base_image is None:
+            alone = next((name for name in ("enabled", "shm_size", "arguments") if getattr(docker, name)), None)
+            if alone:
+                raise EnvironmentSpecError(f"environment {self.name!r}: docker.{alone} needs docker.base_image")
+            return None
+        try:
+            found = describing.describe(docker.base_image, docker.shm_size, names=("base_image", "shm_size"))
+            return describing.add_arguments(found, docker.arguments)
+        except ConfigError as error:
+            raise EnvironmentSpecError(f"environment {self.name!r}: docker: {error}") from None
 
     def clone(self, new_name: str) -> Environment:
         """Return an independent copy."""
@@ -87,12 +110,13 @@ class Environment(Section):
         cloned.python, cloned.docker = copy.deepcopy((self.python, self.docker))
         return cloned
 
-    def build(self, workspace: object = None) -> EnvironmentBuild:
+    def build(self, workspace: object = None, *, upgrade: bool = False) -> EnvironmentBuild:
         """Prepare it now for all jobs to come on this machine; EnvironmentBuildError holds the installer's reason.
 
-        Relative paths in it start at the working directory.
+        Relative paths in it start at the working directory. ``upgrade`` takes the newest packages that it admits, not
+        the versions of last time; jobs to come get them as well.
         """
-        return EnvironmentBuild.run(self.describe(Path.cwd()))
+        return EnvironmentBuild.run(self.describe(Path.cwd()), upgrade=upgrade)
 
     def build_local(self, workspace: object = None) -> EnvironmentBuild:
         """Do as ``build``: there is no other place."""
@@ -144,14 +168,17 @@ class Environment(Section):
         return _with_dependencies(name, existing_conda.export(conda_environment_name))
 
     @staticmethod
-    def from_docker_image(name: str, image: object, *arguments: object, **options: object) -> NoReturn:
-        """Refuse: there are no containers."""
-        raise UserErrorException(f"image {image!r} is not supported: {_NO_CONTAINERS}")
+    def from_docker_image(name: str, image: str) -> Environment:
+        """Name an image that has what jobs need; log in to its registry with ``docker login`` or ``podman login``."""
+        created = Environment(name)
+        created.python.user_managed_dependencies = True
+        created.docker.base_image = image
+        return created
 
     @staticmethod
     def from_dockerfile(name: str, dockerfile: object, *arguments: object, **options: object) -> NoReturn:
-        """Refuse: there are no containers."""
-        raise UserErrorException(f"dockerfile is not supported: {_NO_CONTAINERS}")
+        """Refuse: images are not built here."""
+        raise UserErrorException(f"dockerfile: {_NO_DOCKERFILE}")
 
     def register(self, workspace: object) -> NoReturn:
         """Refuse: MLflow has no place for environments."""
@@ -166,6 +193,13 @@ class Environment(Section):
     def list(workspace: object) -> NoReturn:
         """Refuse: MLflow has no place for environments."""
         raise UserErrorException(_NO_REGISTRY)
+
+    def _check_image(self, image: str, packages: tuple[str, ...]) -> None:
+        if packages:
+            raise EnvironmentSpecError(
+                f"environment {self.name!r}: the image {image} brings its own packages: "
+                f"leave out {', '.join(packages)}, or build an image that has them"
+            )
 
     def _check_user_managed(self, packages: tuple[str, ...]) -> None:
         if packages:
@@ -186,6 +220,7 @@ class Environment(Section):
 
 def _with_dependencies(name: str, dependencies: CondaDependencies) -> Environment:
     created = Environment(name)
+    created.environment_variables = dependencies.take_variables()
     created.python.conda_dependencies = dependencies
     return created
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import subprocess
 
-from mlflow_pytorch_estimator.environments import read
+from mlflow_pytorch_estimator.environments.description import read
 from mlflow_pytorch_estimator.estimator.exceptions import UserErrorException
 from mlflow_pytorch_estimator.estimator.packages.conda_dependencies import CondaDependencies
 
 _SECONDS = 120
-_logger = logging.getLogger(__name__)
 
 
 def export(name: str) -> CondaDependencies:
@@ -33,10 +31,4 @@ def export(name: str) -> CondaDependencies:
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise UserErrorException(f"cannot read the conda environment {name!r}: {reason}")
-    exported = dict(read.parse_yaml(done.stdout, f"conda environment {name!r}"))
-    variables = exported.pop("variables", None)
-    if isinstance(variables, dict) and variables:
-        _logger.warning(
-            "variables of %r are left out: %s; set environment_variables", name, ", ".join(map(str, variables))
-        )
-    return CondaDependencies(_underlying_structure=exported)
+    return CondaDependencies(_underlying_structure=read.parse_yaml(done.stdout, f"conda environment {name!r}"))

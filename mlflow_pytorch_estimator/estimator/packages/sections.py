@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from mlflow_pytorch_estimator.estimator.exceptions import UserErrorException
@@ -42,21 +43,46 @@ class PythonSection(Section):
 
 
 class DockerSection(Section):
-    """Containers, which there are none of: whatever is set here is refused when the environment is used."""
+    """The image that jobs run in; it brings interpreter and packages."""
 
     title = "environment.docker"
     kinds: ClassVar[dict[str, type | tuple[type, ...]]] = {
         "enabled": bool,
         "base_image": (str, type(None)),
         "base_dockerfile": (str, type(None)),
+        "shm_size": (str, type(None)),
+        "arguments": (list, tuple),
     }
 
     def __init__(self) -> None:
         self.enabled: bool = False
         self.base_image: str | None = None
         self.base_dockerfile: str | None = None
+        self.shm_size: str | None = None
+        self.arguments: list[str] = []
 
-    def used(self) -> str | None:
-        """Return what asks for a container, as it was set."""
-        found = {"base_image": self.base_image, "base_dockerfile": self.base_dockerfile, "enabled": self.enabled}
-        return next((f"{name}={value!r}" for name, value in found.items() if value), None)
+
+class DockerConfiguration(Section):
+    """How a ``ScriptRunConfig`` runs the image of its environment."""
+
+    title = "docker_runtime_config"
+    kinds: ClassVar[dict[str, type | tuple[type, ...]]] = {
+        "use_docker": bool,
+        "shared_volumes": bool,
+        "arguments": (list, tuple),
+        "shm_size": (str, type(None)),
+    }
+
+    def __init__(
+        self,
+        use_docker: bool = False,
+        shared_volumes: bool = True,
+        arguments: Sequence[str] | None = None,
+        shm_size: str | None = None,
+    ) -> None:
+        self.use_docker: bool = use_docker
+        self.shared_volumes: bool = shared_volumes
+        self.arguments: Sequence[str] = list(arguments or ())
+        self.shm_size: str | None = shm_size
+        if not shared_volumes:
+            raise UserErrorException("shared_volumes=False is not supported: the job works in a folder of this machine")

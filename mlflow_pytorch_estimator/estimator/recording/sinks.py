@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Protocol
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mlflow_pytorch_estimator import topology
 from mlflow_pytorch_estimator.estimator.recording.chartdata import Chart
@@ -11,7 +12,10 @@ from mlflow_pytorch_estimator.estimator.recording.images import Picture
 from mlflow_pytorch_estimator.estimator.recording.mlflowsink import MlflowSink
 from mlflow_pytorch_estimator.estimator.recording.values import Cell
 
-__all__ = ["MlflowSink", "MutedSink", "PrintingSink", "Sink"]
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+__all__ = ["MlflowSink", "MutedSink", "PrefixSink", "PrintingSink", "Sink"]
 
 _logger = logging.getLogger(__name__)
 _ROWS_SHOWN = 20
@@ -137,7 +141,11 @@ class MutedSink:
             self._told = True
             _logger.warning("what rank %d logs is dropped: rank 0 owns the metrics of the run", self._rank)
 
-    metric = text = items = table = row = image = chart = describe = drop
+    text = items = table = row = image = chart = describe = drop
+
+    def metric(self, name: str, value: float, step: int | None) -> None:
+        """Log nothing."""
+        self.drop()
 
     def read(self, name: str | None) -> dict[str, Any]:
         """Nothing was kept."""
@@ -146,6 +154,22 @@ class MutedSink:
     def flush(self, timeout: float) -> bool:
         """Nothing to wait for."""
         return True
+
+
+class PrefixSink(MutedSink):
+    """On a rank whose metrics are kept: they go to the store, which puts the rank before their names."""
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        super().__init__()
+        self._client = client
+        self._run_id = run_id
+        self._steps: Counter[str] = Counter()
+
+    def metric(self, name: str, value: float, step: int | None) -> None:
+        """A metric of the run, under this rank."""
+        place = self._steps[name] if step is None else step
+        self._steps[name] = place + 1
+        self._client.log_metric(self._run_id, name, value, step=place)
 
 
 def _height(columns: dict[str, list[Cell]]) -> int:

@@ -16,11 +16,12 @@ from mlflow_pytorch_estimator.estimator.exceptions import UserErrorException
 from mlflow_pytorch_estimator.estimator.experiment import Experiment, text_tags
 from mlflow_pytorch_estimator.estimator.recording import ledger
 from mlflow_pytorch_estimator.estimator.recording.recorder import Recorder
-from mlflow_pytorch_estimator.estimator.recording.sinks import MlflowSink, MutedSink
+from mlflow_pytorch_estimator.estimator.recording.sinks import MlflowSink, MutedSink, PrefixSink
 from mlflow_pytorch_estimator.estimator.runs import context as run_context
 from mlflow_pytorch_estimator.estimator.runs import details as run_details
 from mlflow_pytorch_estimator.estimator.runs import search as run_search
 from mlflow_pytorch_estimator.page import MARK, own_text
+from mlflow_pytorch_estimator.rank_policy import policy
 
 if TYPE_CHECKING:
     from mlflow_pytorch_estimator.estimator.models.model import Model
@@ -41,10 +42,14 @@ class StoredRun(Recorder):
         inside = run_context.is_this_job(run_id)
         shared = inside or run_id == run_context.run_of_environment()
         owner = not shared or topology.is_rank_zero()
-        super().__init__(MlflowSink(self._client, run_id) if owner else MutedSink())
+        super().__init__(MlflowSink(self._client, run_id) if owner else self._sink_of_others())
         self._inside, self._owner = inside, owner
         self._told = False
         self.files = RunFiles(self._stores, run_id)
+
+    def _sink_of_others(self) -> MutedSink:
+        found = policy.current()
+        return PrefixSink(self._client, self._id) if found and found.keeps_metrics else MutedSink()
 
     def _read(self) -> Any:
         try:

@@ -6,7 +6,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
-from mlflow_pytorch_estimator.environments.localpath import LocalRequirement, anchor, local_part
+from mlflow_pytorch_estimator.environments.description.localpath import LocalRequirement, anchor, local_part
 from mlflow_pytorch_estimator.environments.redaction import refuse_secret
 from mlflow_pytorch_estimator.errors import EnvironmentSpecError
 

@@ -40,7 +40,7 @@ class LocalRequirement:
         inner = _BODY.fullmatch(outer["body"].strip()) if outer else None
         if outer is None or inner is None or not _is_path(inner["path"]):
             return None
-        return cls(inner["name"] or "", inner["path"], inner["extras"] or "", outer["tail"] or "")
+        return cls((inner["name"] or "").rstrip(), inner["path"], inner["extras"] or "", outer["tail"] or "")
 
     def line(self, target: str) -> str:
         """Return the requirement line with another path or URL in it."""

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlflow_pytorch_estimator.environments import conda, pins, read
 from mlflow_pytorch_estimator.environments.base import requirement_name
-from mlflow_pytorch_estimator.environments.framework import (
+from mlflow_pytorch_estimator.environments.description import parts, read
+from mlflow_pytorch_estimator.environments.description.framework import (
     framework_python,
     framework_requirements,
     supported_versions,
 )
-from mlflow_pytorch_estimator.environments.notices import warn_once
-from mlflow_pytorch_estimator.environments.requirements import RequirementReader, logical_lines
-from mlflow_pytorch_estimator.environments.spec import EnvironmentSpec
+from mlflow_pytorch_estimator.environments.description.notices import warn_once
+from mlflow_pytorch_estimator.environments.description.parts import Part
+from mlflow_pytorch_estimator.environments.description.python_versions import python_specifier
 from mlflow_pytorch_estimator.errors import EnvironmentSpecError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from mlflow_pytorch_estimator.environments.spec import EnvironmentSpec
 
 __all__ = ["PackageRequest", "SourceNames", "describe", "framework_requirements", "supported_versions"]
 
@@ -48,7 +50,9 @@ class PackageRequest:
     pip: tuple[str, ...] = ()
     """Lines of a requirements file."""
     conda: tuple[str, ...] = ()
-    """Conda match specifications: python, pip, and what PyPI has under the same name."""
+    """Conda match specifications."""
+    channels: tuple[str, ...] = ()
+    """Where conda looks for ``conda``, when it is needed for them."""
     requirements_file: Path | None = None
     conda_file: Path | None = None
     """Stands alone: no other part beside it but ``python``."""
@@ -59,35 +63,16 @@ class PackageRequest:
     names: SourceNames = SourceNames()
 
 
-@dataclass(frozen=True)
-class _Part:
-    source: str
-    requirements: tuple[str, ...] = ()
-    constraints: tuple[str, ...] = ()
-    python: str | None = None
-    python_source: str = ""
-    """Who asks for that Python, where ``source`` does not say it."""
-
-
 def describe(root: Path, request: PackageRequest) -> EnvironmentSpec:
     """Return the environment; ``root`` is the source directory, where relative paths start and files lie.
 
     EnvironmentSpecError names the parts that contradict each other, or what in one of them cannot be had.
     """
     _refuse_beside_conda_file(request)
-    parts = list(_parts(root, request))
+    found = [_needed(part) for part in _parts(root, request)]
     if request.framework:
-        parts.append(_framework(request, parts))
-    pins.refuse_contradictions(
-        (line, part.source) for part in parts for line in (*part.requirements, *part.constraints)
-    )
-    return EnvironmentSpec(
-        "uv",
-        _python(parts),
-        tuple(dict.fromkeys(line for part in parts for line in part.requirements)),
-        tuple(dict.fromkeys(line for part in parts for line in part.constraints)),
-        ", ".join(dict.fromkeys(part.source for part in parts)) or "none",
-    )
+        found.append(_framework(request, found))
+    return parts.combine(found)
 
 
 def _refuse_beside_conda_file(request: PackageRequest) -> None:
@@ -106,70 +91,57 @@ def _refuse_beside_conda_file(request: PackageRequest) -> None:
         )
 
 
-def _parts(root: Path, request: PackageRequest) -> Iterator[_Part]:
+def _parts(root: Path, request: PackageRequest) -> Iterator[Part]:
     names = request.names
     if request.conda_file is not None:
         file = _inside(root, request.conda_file, names.conda_file)
         name = _shown(root, file)
-        yield _conda_part(root, file.parent, conda.convert(read.load_yaml(file, name), name), name)
+        yield parts.of_conda(root, file.parent, read.load_yaml(file, name), name)
     if request.conda:
-        parts = conda.convert({"dependencies": [*request.conda]}, names.conda)
-        yield _conda_part(root, root, parts, names.conda)
+        data = {"dependencies": [*request.conda], "channels": [*request.channels] or None}
+        yield parts.of_conda(root, root, data, names.conda)
     if request.requirements_file is not None:
-        reader = RequirementReader(root)
         file = _inside(root, request.requirements_file, names.requirements_file)
-        reader.add_file(file)
-        yield _part(reader, _shown(root, file))
+        yield parts.of_file(root, file, _shown(root, file))
     if request.pip:
-        reader = RequirementReader(root)
-        for item in request.pip:
-            _add(reader, item, root, names.pip)
-        yield _part(reader, names.pip)
+        yield parts.of_lines(root, root, request.pip, names.pip)
     if request.python is not None:
-        yield _Part(names.python, python=read.python_specifier(request.python, names.python))
+        yield Part(names.python, python=python_specifier(request.python, names.python))
 
 
-def _conda_part(root: Path, folder: Path, found: conda.CondaParts, source: str) -> _Part:
-    reader = RequirementReader(root)
-    for line in found.pip:
-        _add(reader, line, folder, source)
-    return _part(reader, source, found.python)
-
-
-def _add(reader: RequirementReader, item: str, folder: Path, source: str) -> None:
-    # Lists are often the lines of a file, with its comments and blank lines.
-    for _, line in logical_lines(item):
-        reader.add_line(line, folder, source)
-
-
-def _part(reader: RequirementReader, source: str, python: str | None = None) -> _Part:
-    return _Part(source, tuple(_needed(reader.requirements, source)), tuple(reader.constraints), python)
-
-
-def _needed(lines: Iterable[str], source: str) -> Iterator[str]:
-    for line in lines:
+def _needed(part: Part) -> Part:
+    kept: list[str] = []
+    for line in part.requirements:
         if requirement_name(line) in _NEEDLESS:
-            warn_once(f"{source}: {line} is left out: that SDK is out of support, its names are in {_PACKAGE}")
+            warn_once(f"{part.source}: {line} is left out: that SDK is out of support, its names are in {_PACKAGE}")
         else:
-            yield line
+            kept.append(line)
+    return replace(part, requirements=tuple(kept))
 
 
-def _framework(request: PackageRequest, parts: Iterable[_Part]) -> _Part:
-    said = {requirement_name(line) for part in parts for line in part.requirements}
-    lines = tuple(line for line in request.framework if not (line == requirement_name(line) and line in said))
+def _framework(request: PackageRequest, found: Iterable[Part]) -> Part:
+    said = {requirement_name(line): line for part in found for line in part.requirements}
+    kept = tuple(line for line in request.framework if not _gives_way(line, said.get(requirement_name(line))))
     source = request.names.framework
-    return _Part(source, lines, python=framework_python(lines), python_source=", ".join([source, *lines[:1]]))
+    return Part(source, kept, python=framework_python(kept), python_source=", ".join([source, *kept[:1]]))
 
 
-def _python(parts: Iterable[_Part]) -> str | None:
-    wanted = [(part.python, part.python_source or part.source) for part in parts if part.python]
-    for python, source in wanted:
-        read.check_python(python, source)
-    combined = ",".join(dict.fromkeys(python for python, _ in wanted))
-    if wanted and not read.is_possible(combined):
-        said = " and ".join(f"Python {python} ({source})" for python, source in wanted)
-        raise EnvironmentSpecError(f"{said} exclude each other: change one of them")
-    return combined or None
+def _gives_way(line: str, said: str | None) -> bool:
+    """Tell whether a line of the framework yields to what the user says about that package."""
+    if said is None:
+        return False
+    name = requirement_name(line)
+    # The torchvision that belongs to a torch is a default: a build of the user's own may be numbered as it likes.
+    return line == name or (name == "torchvision" and _is_direct(said))
+
+
+def _is_direct(line: str) -> bool:
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        return Requirement(line.partition(" --hash=")[0]).url is not None
+    except InvalidRequirement:
+        return True
 
 
 def _inside(root: Path, file: Path, what: str) -> Path:

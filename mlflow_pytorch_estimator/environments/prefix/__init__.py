@@ -1,0 +1,1 @@
+"""Environments in which conda installs what only conda has."""

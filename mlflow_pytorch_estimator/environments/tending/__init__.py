@@ -1,0 +1,1 @@
+"""Look after the cache: list, check, remove, prune; nothing here is needed to run a job."""
