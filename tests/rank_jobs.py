@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from typing import Any
 
 from conftest import Finished, processes_with, wait_until
 from mlflow.tracking import MlflowClient
 
+from mlflow_pytorch_estimator import library
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.schedulers import load_scheduler
 from mlflow_pytorch_estimator.schedulers.local import LocalScheduler
@@ -54,6 +56,8 @@ class Jobs:
             distribution=distribution or Distribution(kind, count),
             **fields,
         )
+        if self.python != sys.executable:
+            library.deliver(directory.library)  # as the preparer does for environments, which do not hold this package
         LocalScheduler().check(described)
         directory.write_job(described)
         load_scheduler("local").submit(described, directory, lock, os.environ)

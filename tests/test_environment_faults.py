@@ -294,6 +294,14 @@ def test_disk_without_room_for_a_file(bench: LocalBench, mount: Callable[..., Pa
 # --- packages
 
 
+def test_reasons_are_whole_lines_whatever_the_width_of_the_terminal(
+    bench: LocalBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    words = reason(bench, "tiny0", "nothing-of-this-name")
+    assert "nothing-of-this-name was not found in the provided package locations" in words
+
+
 def test_package_that_does_not_exist(bench: LocalBench) -> None:
     words = reason(bench, "tiny0", "nothing-of-this-name")
     assert "nothing-of-this-name was not found in the provided package locations" in words

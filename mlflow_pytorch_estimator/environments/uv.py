@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from mlflow_pytorch_estimator.environments.runner import Runner
 
 _INDEXES = ("UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL")
-# Where the submitting process stands, or how it would want a project of its own built.
+# Where the submitting process stands, how it would want a project of its own built, and its terminal's width, at which
+# uv breaks the lines of its reasons.
 _DROPPED = (
+    "COLUMNS",
     "VIRTUAL_ENV",
     "CONDA_PREFIX",
     "UV_PYTHON",
