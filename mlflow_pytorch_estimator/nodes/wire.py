@@ -23,7 +23,10 @@ _LONGEST_GREETING = 4096
 
 
 class Channel:
-    """One end of a connection. Reading never blocks; sending does, for at most ``_SEND_SECONDS``."""
+    """One end of a connection. Reading never blocks; sending does, for at most ``_SEND_SECONDS``.
+
+    What is no message closes it: anybody on the network may knock at the door, and must not end a job with noise.
+    """
 
     _SEND_SECONDS = 20.0
 
@@ -52,13 +55,19 @@ class Channel:
     def receive(self, seconds: float = 0.0) -> list[dict[str, Any]]:
         """The messages that have come, waiting for the first of them so long."""
         messages: list[dict[str, Any]] = []
-        while not self.closed and _readable(self, 0.0 if messages else seconds):
+        deadline = time.monotonic() + seconds
+        while not self.closed and _readable(self, 0.0 if messages else max(0.0, deadline - time.monotonic())):
             try:
                 piece = self._socket.recv(_PIECE)
             except OSError:
                 piece = b""
             *lines, self._received = (self._received + piece).split(b"\n")
-            messages += [json.loads(line) for line in lines]
+            for line in lines:
+                message = _message(line)
+                if message is None:
+                    self.close()
+                    break
+                messages.append(message)
             if not piece or (self.longest is not None and len(self._received) > self.longest):
                 self.close()
         return messages
@@ -88,7 +97,8 @@ class Door:
         deadline = time.monotonic() + 5.0
         while not channel.closed and time.monotonic() < deadline:
             for greeting in channel.receive(0.1)[:1]:
-                if hmac.compare_digest(str(greeting.pop("answer", "")), _answer(self.secret, challenge)):
+                answer = str(greeting.pop("answer", ""))
+                if hmac.compare_digest(answer.encode(), _answer(self.secret, challenge).encode()):
                     channel.longest = None
                     return channel, greeting
                 channel.close()
@@ -114,6 +124,14 @@ def join(address: str, greeting: Mapping[str, Any], seconds: float) -> tuple[Cha
     secret = os.environ.get(SECRET_VARIABLE, "")
     channel.send({**greeting, "seen_as": here, "answer": _answer(secret, str(challenge["challenge"]))})
     return channel, here
+
+
+def _message(line: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _readable(source: Channel | socket.socket, seconds: float) -> bool:
