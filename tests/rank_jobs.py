@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from conftest import Finished, processes_with, wait_until
@@ -35,11 +37,18 @@ class Jobs:
         kind: str = "horovod",
         cpus: int | None = None,
         distribution: Distribution | None = None,
+        files: Path | None = None,
         **fields: Any,
     ) -> GpuClusterSubmittedRun:
-        """A job of ``nodes`` x ``count`` ranks that run a script; further fields are those of ``JobSpec``."""
+        """A job of ``nodes`` x ``count`` ranks that run a script, beside copies of files.
+
+        Further fields are those of ``JobSpec``.
+        """
         staged, lock = JobDir.stage()
-        staged.source.mkdir()
+        if files is None:
+            staged.source.mkdir()
+        else:
+            shutil.copytree(files, staged.source)
         (staged.source / "train.py").write_text(script, encoding="utf-8")
         run = self.client.create_run("0")
         directory = staged.settle(run.info.run_id)

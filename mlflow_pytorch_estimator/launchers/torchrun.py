@@ -40,5 +40,8 @@ def launch(job: JobSpec, layout: Layout, number: int, meeting: Meeting, keeping:
     if distribution.max_restarts or distribution.min_nodes is not None:
         # Torch 2.15 keeps one store for all rounds; ranks that start again may find addresses of the round before.
         defaults["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    if not node.gpus:
+        # accelerate takes ranks without a GPU for independent processes unless its own launcher has said this.
+        defaults["ACCELERATE_USE_CPU"] = "true"
     environ = {**visible_gpus(node), **backend}
     return (RankCommand(number * ranks, 0, argv, environ, defaults, launcher="torchrun"),)
