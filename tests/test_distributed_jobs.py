@@ -146,6 +146,59 @@ for step in range(10_000_000):
     assert gone(submitted)
 
 
+UNRULY = """
+import os, signal, subprocess, sys, time
+number = int(os.environ.get("RANK") or os.environ["HOROVOD_RANK"])
+print("begun", flush=True)
+if number == 1:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.write(1, bytes(range(256)) * 1000)
+    block = b"x" * (1 << 20)
+    for _ in range({megabytes}):
+        os.write(1, block)
+    subprocess.Popen(["setsid", "sleep", "600"], close_fds=False)
+    if os.fork() == 0 and os.fork() == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        time.sleep(600)
+    os.close(1)
+    os.close(2)
+time.sleep({seconds})
+os._exit({status})
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_job_with_an_unruly_rank_ends(jobs: Jobs, kind: str) -> None:
+    script = UNRULY.format(megabytes=256, seconds=0, status="0")
+    submitted = jobs.submit(script, 1, 2, kind)
+    done = finish(submitted)
+    assert done.succeeded, done.directory.outcome
+    assert done.directory.rank_log(0).read_text() == "begun\n"
+    with done.directory.rank_log(1).open("rb") as log:
+        assert log.read(6 + 256_000) == b"begun\n" + bytes(range(256)) * 1000
+        assert log.seek(0, os.SEEK_END) == 6 + 256_000 + (256 << 20)
+    assert gone(submitted)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_unruly_rank_that_fails_is_named(jobs: Jobs, kind: str) -> None:
+    script = UNRULY.format(megabytes=1, seconds="1 if number == 1 else 600", status="number * 5")
+    submitted = jobs.submit(script, 1, 2, kind)
+    done = finish(submitted)
+    assert outcome(done).reason == "rank 1 exited with status 5"
+    assert gone(submitted)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_canceling_ends_an_unruly_rank(jobs: Jobs, kind: str) -> None:
+    submitted = jobs.submit(UNRULY.format(megabytes=1, seconds=600, status=0), 1, 2, kind, grace_seconds=1.0)
+    begin(submitted)
+    submitted.cancel()
+    assert not submitted.wait()
+    assert MlflowClient().get_run(submitted.run_id).info.status == "KILLED"
+    assert gone(submitted)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_lost_node_is_named(jobs: Jobs, kind: str) -> None:
     submitted = jobs.submit(f"{MEET}print('begun', flush=True)\nwhile True:\n    total(1)", count=1, nodes=2, kind=kind)
