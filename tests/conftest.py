@@ -35,6 +35,10 @@ ROOT = Path(__file__).resolve().parents[1]
 # How long a draw takes says something about the machine, not about what is tested.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
+# A shell that runs the tests in the background ignores these for them and for all that they start.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 60.0, what: str = "condition") -> None:
