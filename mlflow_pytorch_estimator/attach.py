@@ -11,7 +11,7 @@ import click
 
 from mlflow_pytorch_estimator import locks, page
 from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
-from mlflow_pytorch_estimator.reconcile import reconcile
+from mlflow_pytorch_estimator.reconcile import lives, reconcile
 from mlflow_pytorch_estimator.status import Phase
 from mlflow_pytorch_estimator.tracking import Stores
 
@@ -121,7 +121,7 @@ class Follower:
         pause = _SHORTEST_POLL_SECONDS
         while True:
             outcome = self._directory.outcome
-            alive = outcome is None and self._directory.alive
+            alive = outcome is None and lives(self._directory)
             busy = self._print_news()
             if not alive and not busy:
                 break

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mlflow_pytorch_estimator.errors import UnknownRunError
 from mlflow_pytorch_estimator.jobdir import JobDir
+from mlflow_pytorch_estimator.schedulers import load_scheduler
 from mlflow_pytorch_estimator.status import Phase
 
 if TYPE_CHECKING:
@@ -25,13 +26,18 @@ def reconcile(directory: JobDir, stores: Stores | None = None) -> Phase:
     """
     if not directory.exists:
         raise UnknownRunError(f"the job directory {directory.path} has gone")
-    if directory.outcome is None and not directory.alive:
+    if directory.outcome is None and not lives(directory):
         _conclude_dead(directory)
     if directory.outcome is not None and not directory.delivered.exists():
         from mlflow_pytorch_estimator.mirror import RunMirror  # not needed to submit, and not small
 
         RunMirror(directory, stores).deliver()
     return directory.phase
+
+
+def lives(directory: JobDir) -> bool:
+    """Whether anybody works on the job, here or on the nodes of its scheduler."""
+    return directory.alive or load_scheduler(directory.job.scheduler).looks_after(directory)
 
 
 def _conclude_dead(directory: JobDir) -> None:

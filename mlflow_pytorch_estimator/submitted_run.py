@@ -13,7 +13,7 @@ from mlflow_pytorch_estimator.attach import Follower, Terminal
 from mlflow_pytorch_estimator.border import as_execution_exception
 from mlflow_pytorch_estimator.errors import DetachedError, RunFailedError, UnknownRunError
 from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
-from mlflow_pytorch_estimator.reconcile import reconcile
+from mlflow_pytorch_estimator.reconcile import lives, reconcile
 from mlflow_pytorch_estimator.schedulers import load_scheduler
 from mlflow_pytorch_estimator.status import Phase
 from mlflow_pytorch_estimator.tracking import Stores
@@ -76,10 +76,11 @@ class GpuClusterSubmittedRun(SubmittedRun):
     def cancel(self) -> None:
         """End the job and wait until nothing of it is left; the run is KILLED. Does nothing to one that has ended."""
         self.directory.request_cancel()
-        if self.directory.outcome is None and self.directory.alive:
-            grace = self.directory.job.grace_seconds
-            if not self._ended_within(grace + _END_MARGIN_SECONDS):
-                load_scheduler(self.directory.job.scheduler).kill(self.directory)
+        if self.directory.outcome is None and lives(self.directory):
+            scheduler = load_scheduler(self.directory.job.scheduler)
+            scheduler.withdraw(self.directory)
+            if not self._ended_within(self.directory.job.grace_seconds + _END_MARGIN_SECONDS):
+                scheduler.kill(self.directory)
                 locks.wait_until_free(self.directory.lock, _END_MARGIN_SECONDS)
         reconcile(self.directory, self.stores)
         locks.wait_until_free(self.directory.lock, _END_MARGIN_SECONDS)

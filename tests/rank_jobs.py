@@ -15,8 +15,8 @@ from mlflow.tracking import MlflowClient
 from mlflow_pytorch_estimator import library
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.schedulers import load_scheduler
-from mlflow_pytorch_estimator.schedulers.local import LocalScheduler
 from mlflow_pytorch_estimator.spec import Distribution, InterpreterSpec, JobSpec, Resources
+from mlflow_pytorch_estimator.status import Phase
 from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
 
 BEGUN = "import os, time\nprint('begun', flush=True)\n"
@@ -28,6 +28,7 @@ class Jobs:
 
     client: MlflowClient
     python: str
+    scheduler: str = "local"
 
     def submit(
         self,
@@ -56,6 +57,7 @@ class Jobs:
         described = JobSpec(
             run_id=run.info.run_id,
             experiment_id="0",
+            scheduler=self.scheduler,
             project="toy",
             entry_point="main",
             command=fields.pop("command", "python train.py"),
@@ -67,9 +69,11 @@ class Jobs:
         )
         if self.python != sys.executable:
             library.deliver(directory.library)  # as the preparer does for environments, which do not hold this package
-        LocalScheduler().check(described)
+        scheduler = load_scheduler(self.scheduler)
+        scheduler.check(described)
         directory.write_job(described)
-        load_scheduler("local").submit(described, directory, lock, os.environ)
+        directory.enter(Phase.QUEUED)
+        scheduler.submit(described, directory, lock, os.environ)
         lock.close()
         return GpuClusterSubmittedRun.of_run(run.info.run_id)
 

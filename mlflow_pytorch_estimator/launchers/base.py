@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -109,5 +108,4 @@ def visible_gpus(allocation: Allocation) -> dict[str, str]:
 def threads(allocation: Allocation, ranks_here: int) -> dict[str, str]:
     """Each rank's share of the node's cores, for the libraries that would each take all of them."""
     # MKL, OpenBLAS and NumExpr follow this variable too; one of their own could contradict what the user set here.
-    cores = len(allocation.cpus) or os.cpu_count() or 1
-    return {"OMP_NUM_THREADS": str(max(1, cores // ranks_here))}
+    return {"OMP_NUM_THREADS": str(max(1, allocation.cores // ranks_here))}

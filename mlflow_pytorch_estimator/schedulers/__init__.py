@@ -7,7 +7,10 @@ from importlib import import_module
 from mlflow_pytorch_estimator.errors import ConfigError
 from mlflow_pytorch_estimator.schedulers.base import Scheduler
 
-SCHEDULERS = {"local": "mlflow_pytorch_estimator.schedulers.local:LocalScheduler"}
+SCHEDULERS = {
+    "local": "mlflow_pytorch_estimator.schedulers.local:LocalScheduler",
+    "slurm": "mlflow_pytorch_estimator.schedulers.slurm.scheduler:SlurmScheduler",
+}
 
 
 def load_scheduler(name: str) -> Scheduler:

@@ -30,6 +30,13 @@ class Allocation:
     """Where the other nodes of the job reach this one."""
     interface: str = "lo"
     """Network interface of that address."""
+    cpu_count: int = 0
+    """How many cores the node has for the job, where their ids are the scheduler's business; 0 where ``cpus`` tells."""
+
+    @property
+    def cores(self) -> int:
+        """How many cores the ranks share."""
+        return len(self.cpus) or self.cpu_count or os.cpu_count() or 1
 
     def to_json(self) -> str:
         """For the environment variable ``GPU_CLUSTER_ALLOCATION``."""
@@ -52,8 +59,7 @@ class Allocation:
 
     def describe(self) -> str:
         """For people: ``gpu07, 4 CPUs, 1 GPU``."""
-        cpus = len(self.cpus) or os.cpu_count() or 1
-        return f"{self.node}, {count(cpus, 'CPU')}, {count(len(self.gpus), 'GPU')}"
+        return f"{self.node}, {count(self.cores, 'CPU')}, {count(len(self.gpus), 'GPU')}"
 
 
 @dataclass(frozen=True)
@@ -124,6 +130,12 @@ class Scheduler(Protocol):
         ``environ`` is the job's environment, secrets included: it may travel, but not be stored in the open.
         Raises ``SchedulerError`` when the job was not accepted.
         """
+
+    def withdraw(self, directory: JobDir) -> None:
+        """Take the job out of the queue if it waits there; one that runs ends itself."""
+
+    def looks_after(self, directory: JobDir) -> bool:
+        """Whether a job whose lock nobody holds lives all the same, as far as the scheduler can tell."""
 
     def kill(self, directory: JobDir) -> None:
         """End the job by force: the last resort after a request to end it went unheard."""

@@ -111,6 +111,13 @@ class LocalScheduler:
             ticket.lock.close()
         return f"local-{int(ticket.path.name.partition('-')[0])}"
 
+    def withdraw(self, directory: JobDir) -> None:
+        """Its agent waits in the queue and sees the request."""
+
+    def looks_after(self, directory: JobDir) -> bool:
+        """A job here lives as long as a process of it does, which holds its lock."""
+        return False
+
     def kill(self, directory: JobDir) -> None:
         """SIGKILL the agent; its keepers then end everything that it started."""
         processes.kill_recorded(directory.agent, signal.SIGKILL)

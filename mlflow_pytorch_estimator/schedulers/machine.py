@@ -25,7 +25,8 @@ def capacity(environ: Mapping[str, str]) -> Capacity:
     """The machine's cores and GPUs, or the share of the job that this process already runs in."""
     outer = Allocation.from_environ(environ)
     if outer is not None:
-        return Capacity(outer.cpus, outer.gpus)
+        # Where the cores are the outer scheduler's business, those that it binds this process to.
+        return Capacity(outer.cpus or tuple(sorted(os.sched_getaffinity(0)))[: outer.cores], outer.gpus)
     gpus = detect_gpus(environ.get("CUDA_VISIBLE_DEVICES"))
     return Capacity(tuple(sorted(os.sched_getaffinity(0))), gpus, detect_memory_gb())
 

@@ -1,0 +1,68 @@
+"""What the batch script starts on the first node of a job: the agent, which knows that it lives in Slurm.
+
+python -m mlflow_pytorch_estimator.schedulers.slurm.node JOBDIR
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from mlflow_pytorch_estimator import agent
+from mlflow_pytorch_estimator.errors import GpuClusterError
+from mlflow_pytorch_estimator.jobdir import JobDir
+from mlflow_pytorch_estimator.schedulers.base import ALLOCATION_VARIABLE
+from mlflow_pytorch_estimator.schedulers.local import JOB_DIRECTORY_VARIABLE
+from mlflow_pytorch_estimator.schedulers.slurm import place, script
+from mlflow_pytorch_estimator.status import Phase
+
+
+class SlurmAgent(agent.Agent):
+    """Tells a request to end from the end of the job's time."""
+
+    def __init__(self, directory: JobDir) -> None:
+        super().__init__(directory, [])
+        self._time_is_over = False
+        signal.signal(signal.Signals[f"SIG{script.END_SIGNAL}"], self._on_time)
+
+    def conclude_canceled(self) -> None:
+        """The last word on a job that was ended from outside."""
+        if self._time_is_over and not self.directory.cancel_requested and self.directory.outcome is None:
+            self.directory.conclude(Phase.FAILED, "TIMEOUT: the job's time limit in Slurm was over")
+        else:
+            super().conclude_canceled()
+
+    def _on_time(self, number: int, frame: FrameType | None) -> None:
+        self._time_is_over = self._asked_to_end = True
+
+
+def main(argv: list[str]) -> int:
+    """Run the job on this allocation."""
+    directory = JobDir(Path(argv[0]))
+    if directory.outcome is not None:
+        return 0  # Slurm has requeued what had ended
+    job_agent = SlurmAgent(directory)
+    try:
+        here = place.here(os.environ)
+        others = place.others(os.environ, here)
+    except GpuClusterError as error:
+        directory.conclude(Phase.FAILED, str(error))
+    else:
+        environ = place.without_tasks(os.environ)
+        os.environ.clear()
+        os.environ.update(environ, **{ALLOCATION_VARIABLE: here.to_json(), JOB_DIRECTORY_VARIABLE: str(directory.path)})
+        if job_agent.canceled:
+            job_agent.conclude_canceled()
+        else:
+            job_agent.run(here, others)
+    job_agent.deliver()
+    return 0
+
+
+if __name__ == "__main__":
+    exit_status = main(sys.argv[1:])
+    sys.stderr.flush()
+    os._exit(exit_status)  # as the local scheduler's agent

@@ -1,0 +1,86 @@
+"""The scheduler ``slurm``: hands jobs to ``sbatch`` and leaves the rest to the watcher and to the agent on the node."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+
+from mlflow_pytorch_estimator.clusters import Cluster
+from mlflow_pytorch_estimator.errors import ConfigError, SchedulerError
+from mlflow_pytorch_estimator.jobdir import JobDir
+from mlflow_pytorch_estimator.locks import HeldLock
+from mlflow_pytorch_estimator.schedulers.base import Allocation, ClusterState
+from mlflow_pytorch_estimator.schedulers.slurm import client, place, script, watcher
+from mlflow_pytorch_estimator.spec import JobSpec
+
+_REVIVAL_SECONDS = 20.0
+
+
+class SlurmScheduler:
+    """Runs jobs on a Slurm cluster; stateless, what there is to know is in the job's directory and in Slurm."""
+
+    def anticipate(self) -> None:
+        """Nothing takes time."""
+
+    def dismiss(self) -> None:
+        """Nothing was begun."""
+
+    def check(self, job: JobSpec) -> None:
+        """Refuse options of our own, and what Slurm itself refuses (``sbatch --test-only``)."""
+        script.check_options(job.scheduler_options)
+        if job.container is not None:
+            raise ConfigError("the Slurm scheduler runs no images yet: leave out the image, or use the local scheduler")
+        text = script.Script.of(job, JobDir.of_run("0" * 32)).text
+        answer = client.run("sbatch", "--test-only", patient=True, text=text)
+        if answer.code != 0:
+            raise ConfigError(f"Slurm does not take the job: {answer.reason}")
+
+    def submit(self, job: JobSpec, directory: JobDir, lock: HeldLock, environ: Mapping[str, str]) -> str:
+        """Hand the job to ``sbatch``; the environment travels with it, in no file of ours and in no script."""
+        text = script.Script.of(job, directory).text
+        answer = client.run("sbatch", "--parsable", "--export=ALL", environ=environ, patient=True, text=text)
+        job_id = answer.output.strip().split(";")[0]
+        if answer.code != 0 or not job_id.isdigit():
+            raise SchedulerError(f"Slurm has not taken the job: {answer.reason}")
+        # Before anybody asks: the watcher finds the job by it, and so does a client when this process is killed.
+        directory.write_job_id(job_id)
+        watcher.ensure(environ)
+        return job_id
+
+    def withdraw(self, directory: JobDir) -> None:
+        """Take the job out of the queue if it still waits there."""
+        if directory.job_id:
+            client.run("scancel", "--state=PENDING", directory.job_id, patient=True)
+
+    def kill(self, directory: JobDir) -> None:
+        """Let Slurm end all steps of the job."""
+        if directory.job_id:
+            client.run("scancel", directory.job_id, patient=True)
+
+    def looks_after(self, directory: JobDir) -> bool:
+        """Whether Slurm still has the job, or nobody can tell; starts a watcher if there is none."""
+        if directory.job_id is None:
+            return False
+        deadline = time.monotonic() + _REVIVAL_SECONDS
+        while directory.outcome is None and not directory.alive and time.monotonic() < deadline:
+            watcher.ensure(os.environ)
+            time.sleep(0.1)
+        return directory.outcome is None
+
+    def allocation(self, environ: Mapping[str, str]) -> Allocation:
+        """What Slurm gave to this node."""
+        return place.here(environ)
+
+    def check_cluster(self, cluster: Cluster) -> Sequence[str]:
+        """Refuse options of our own."""
+        script.check_options(cluster.scheduler_options)
+        return ()
+
+    def cluster_state(self, cluster: Cluster) -> ClusterState:
+        """The nodes of the partition."""
+        raise ConfigError("the Slurm scheduler shows no nodes yet: ask sinfo")
+
+    def power_up(self, cluster: Cluster, wanted: int) -> None:
+        """Slurm powers nodes up when a job wants them."""
+        raise ConfigError("the Slurm scheduler powers no nodes up by hand yet: submit a job")

@@ -1,0 +1,278 @@
+"""One process of a user on the submit host, for as long as Slurm has jobs of theirs: it knows when jobs die.
+
+    python -m mlflow_pytorch_estimator.schedulers.slurm.watcher
+
+It holds the lock of each such job, so that clients see it as alive, asks Slurm about all of them in one question, tells
+what they wait for, and has the last word on those whose agents could not say it. It may be killed: the next submission,
+and everybody who looks at a job, starts another one.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlflow_pytorch_estimator import detached, failure, jobdir, jobenv, locks
+from mlflow_pytorch_estimator.errors import GpuClusterError
+from mlflow_pytorch_estimator.jobdir import JobDir
+from mlflow_pytorch_estimator.schedulers.slurm import client, queries, states
+from mlflow_pytorch_estimator.schedulers.slurm.queries import Said
+from mlflow_pytorch_estimator.status import Phase
+
+_SHORTEST_SECONDS, _LONGEST_SECONDS, _GROWTH = 1.0, 15.0, 1.5
+_LOOK_SECONDS = 0.2
+_LINGER_SECONDS = 2.0
+_SETTLE_SECONDS = 5.0  # for the agent's last word to cross a network file system
+_DELIVERY_SECONDS = 30.0  # for an agent that has said how it ended to upload what it has
+_PAUSE_SECONDS = 5.0
+_NICENESS = 10
+NAME = "slurm"
+
+
+def folder() -> Path:
+    """What watchers keep."""
+    return jobdir.home() / "slurm"
+
+
+def ensure(environ: Mapping[str, str]) -> None:
+    """Start a watcher if there is none. It reports to MLflow with what ``environ`` says of servers and credentials."""
+    folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = folder() / "watcher.lock"
+    if locks.is_held(lock):
+        return
+    given = {name: value for name, value in client.environment(environ).items() if name != jobenv.CARRIED_VARIABLE}
+    given[jobdir.HOME_VARIABLE] = str(jobdir.home())
+    given.pop("SLURM_TIME_FORMAT", None)
+    detached.spawn([sys.executable, "-m", __name__], folder() / "watcher.log", folder(), given, ())
+
+
+@dataclass
+class Watched:
+    """One job, as long as Slurm has it or its run does not say how it ended."""
+
+    directory: JobDir
+    job_id: str
+    lock: locks.HeldLock
+    told: tuple[Phase, str] | None = None
+    asked_to_end: bool = False
+    over_since: float | None = None
+    """When Slurm first said that it is over; ``time.monotonic`` seconds."""
+    concluded_since: float | None = None
+    said: Said | None = None
+
+
+@dataclass
+class Watcher:
+    """Looks after all jobs of a home directory."""
+
+    jobs: dict[str, Watched] = field(default_factory=dict)
+    _left: set[str] = field(default_factory=set)
+    """Names of job directories that are no business of this process any more."""
+    _interval: float = _SHORTEST_SECONDS
+    _ask_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._reports = Reports()
+
+    def look(self) -> None:
+        """Look at the files of all jobs, and ask Slurm if it is time to."""
+        self._find()
+        for name, watched in list(self.jobs.items()):
+            self._look_at(name, watched)
+        if self.jobs and time.monotonic() >= self._ask_at:
+            self._ask()
+
+    def _find(self) -> None:
+        jobs = jobdir.home() / "jobs"
+        for name in os.listdir(jobs) if jobs.is_dir() else ():  # noqa: PTH208 - five times a second
+            if name in self.jobs or name in self._left or name.startswith("."):
+                continue
+            directory = JobDir(jobs / name)
+            job_id = directory.job_id
+            if directory.delivered.exists() or (directory.exists and directory.job.scheduler != NAME):
+                self._left.add(name)
+            elif job_id is not None and directory.exists:
+                lock = locks.try_acquire(directory.lock)
+                if lock is not None:  # else the submitter has not let go yet
+                    self.jobs[name] = Watched(directory, job_id, lock)
+                    self._soon()
+
+    def _look_at(self, name: str, watched: Watched) -> None:
+        directory = watched.directory
+        if not directory.path.exists() or directory.delivered.exists():
+            self._leave(name)
+        elif directory.outcome is not None:
+            now = time.monotonic()
+            if watched.concluded_since is None:
+                watched.concluded_since = now
+                self._soon()
+            if watched.over_since is not None or now > watched.concluded_since + _DELIVERY_SECONDS:
+                self._reports.deliver(directory)
+        elif directory.cancel_requested and not watched.asked_to_end:
+            watched.asked_to_end = True
+            self._soon()
+
+    def _leave(self, name: str) -> None:
+        self.jobs.pop(name).lock.close()
+        self._left.add(name)
+
+    def _soon(self) -> None:
+        self._interval = _SHORTEST_SECONDS
+        self._ask_at = min(self._ask_at, time.monotonic() + _SHORTEST_SECONDS)
+
+    def _ask(self) -> None:
+        self._interval = min(_LONGEST_SECONDS, self._interval * _GROWTH)
+        try:
+            found = queries.active({watched.job_id for watched in self.jobs.values()})
+            for watched in self.jobs.values():
+                said = found.get(watched.job_id)
+                if said is None or (said.meaning is not None and said.meaning.over):
+                    said = self._ended(watched, said)
+                self._hear(watched, said)
+        except GpuClusterError as error:
+            print(f"{time.strftime('%F %T')} {error}", file=sys.stderr, flush=True)  # nothing is concluded from it
+        self._ask_at = time.monotonic() + self._interval
+
+    @staticmethod
+    def _ended(watched: Watched, said: Said | None) -> Said | None:
+        """The last that is known of a job that ``squeue`` does not have, with its exit code."""
+        if watched.directory.outcome is not None:
+            return said or Said("COMPLETED")
+        return queries.ended(watched.job_id) or said
+
+    def _hear(self, watched: Watched, said: Said | None) -> None:
+        if said is not None and said.meaning is None:
+            if watched.said != said:
+                print(
+                    f"{time.strftime('%F %T')} Slurm calls job {watched.job_id} {said.state}, which is not known here",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            watched.said = said
+            return
+        watched.said = said
+        if said is None or (said.meaning is not None and said.meaning.over):
+            now = time.monotonic()
+            if watched.over_since is None:
+                watched.over_since = now
+            self._soon()
+            if now > watched.over_since + _SETTLE_SECONDS and watched.directory.outcome is None:
+                _conclude(watched.directory, watched.job_id, said)
+            return
+        watched.over_since = None
+        if said.meaning is not None:
+            self._tell(watched, said.meaning.phase, _message(said))
+
+    def _tell(self, watched: Watched, phase: Phase, message: str) -> None:
+        """Write down what Slurm does before the agent lives, and after; in between the agent speaks for itself."""
+        if (phase, message) == watched.told or watched.directory.outcome is not None:
+            return
+        watched.told = (phase, message)
+        self._soon()
+        if phase not in {Phase.QUEUED, Phase.SCALING}:
+            return
+        if not message and watched.directory.phase is phase:
+            return  # the submitter has said it
+        watched.directory.enter(phase, message)
+        self._reports.sync(watched.directory)
+
+
+def _message(said: Said) -> str:
+    meaning = said.meaning
+    if meaning is not None and meaning.phase is Phase.SCALING:
+        return f"Slurm starts {said.nodes}" if said.nodes else "Slurm starts nodes"
+    return (meaning.words if meaning else "") or states.plain(said.reason)
+
+
+def _conclude(directory: JobDir, job_id: str, said: Said | None) -> None:
+    """The last word on a job whose agent has none."""
+    if directory.cancel_requested:
+        directory.conclude(Phase.CANCELED, "canceled by request")
+    elif said is None or said.meaning is None:
+        directory.conclude(Phase.FAILED, f"Slurm knows job {job_id} no more, and its agent has not said how it ended")
+    else:
+        meaning = said.meaning
+        where = f" ({said.nodes})" if said.nodes and not said.nodes.startswith("(") else ""
+        if meaning.phase is Phase.CANCELED:
+            directory.conclude(Phase.CANCELED, meaning.words)
+        elif said.state.startswith(("FAILED", "COMPLETED")):
+            directory.conclude(Phase.FAILED, f"{_never_began(directory, said)}{where}", said.exit_code)
+        else:
+            directory.conclude(Phase.FAILED, f"{meaning.words}{where}")
+
+
+def _never_began(directory: JobDir, said: Said) -> str:
+    ended = failure.describe_exit(said.exit_code or 0)
+    last = failure.tail(directory.agent_log).strip().rpartition("\n")[2][:500]
+    return f"the agent {ended} without a word about the ranks" + (f": {last}" if last else "")
+
+
+class Reports:
+    """The thread that tells MLflow, which may be slow or away, while Slurm is watched."""
+
+    def __init__(self) -> None:
+        self._wanted: queue.Queue[tuple[JobDir, bool]] = queue.Queue()
+        self._waiting: set[tuple[Path, bool]] = set()
+        self._thread = threading.Thread(target=self._work, name="reports", daemon=True)
+
+    def sync(self, directory: JobDir) -> None:
+        """Show the current phase in the run; if it does not work, the next phase will."""
+        self._put(directory, last=False)
+
+    def deliver(self, directory: JobDir) -> None:
+        """See the outcome into the run, again and again until it is there."""
+        self._put(directory, last=True)
+
+    def _put(self, directory: JobDir, *, last: bool) -> None:
+        key = (directory.path, last)
+        if key in self._waiting:
+            return
+        self._waiting.add(key)
+        self._wanted.put((directory, last))
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def _work(self) -> None:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, os.nice(0) + _NICENESS))
+        from mlflow_pytorch_estimator.mirror import RunMirror
+
+        while True:
+            directory, last = self._wanted.get()
+            try:
+                mirror = RunMirror(directory)
+                mirror.deliver() if last else mirror.sync()
+            except Exception as error:  # noqa: BLE001 - the outer edge of the thread: a store may fail in any way
+                print(f"{time.strftime('%F %T')} MLflow: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+                time.sleep(_PAUSE_SECONDS)
+            self._waiting.discard((directory.path, last))
+
+
+def main() -> int:
+    """Watch until there is nothing to watch."""
+    folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder() / "watcher.lock"
+    lock = locks.try_acquire(path)
+    watcher = Watcher()
+    idle_since = time.monotonic()
+    while lock is not None:
+        watcher.look()
+        if watcher.jobs:
+            idle_since = time.monotonic()
+        elif time.monotonic() > idle_since + _LINGER_SECONDS:
+            lock.close()
+            watcher.look()  # a job that came while nobody could know that nobody watches
+            lock = locks.try_acquire(path) if watcher.jobs else None
+        time.sleep(_LOOK_SECONDS)
+    return 0
+
+
+if __name__ == "__main__":
+    exit_status = main()
+    sys.stderr.flush()
+    os._exit(exit_status)  # the thread may be in the middle of a call to a server
