@@ -84,6 +84,7 @@ class RunMirror:
             tags.STATUS: phase.value,
             tags.NOTE: self._note(page.describe(self._job, self._directory, phase, outcome)),
             **({tags.JOB_ID: self._directory.job_id} if self._directory.job_id else {}),
+            **self._waiting(phase),
             **({tags.ATTEMPT: str(self._directory.attempt)} if self._directory.attempt > 1 else {}),
             **more,
         }
@@ -91,6 +92,12 @@ class RunMirror:
             RunTag(key, _storable(self._concealer.conceal(value), _LONGEST_TAG)) for key, value in values.items()
         ]
         self._client.log_batch(self._job.run_id, tags=run_tags)
+
+    def _waiting(self, phase: Phase) -> dict[str, str]:
+        reason = page.waiting_reason(phase, self._directory.events())
+        if not reason and tags.WAITING in self._client.get_run(self._job.run_id).data.tags:
+            self._client.delete_tag(self._job.run_id, tags.WAITING)
+        return {tags.WAITING: reason} if reason else {}
 
     def _note(self, text: str) -> str:
         """Our page, below what somebody else has written there."""

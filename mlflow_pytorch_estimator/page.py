@@ -50,7 +50,7 @@ def _summary(job: JobSpec, directory: JobDir, phase: Phase, events: list[journal
     places = [event.message for event in events if event.phase is Phase.RUNNING and event.message.startswith("on ")]
     compute = places[-1].removeprefix("on ") if places else _wanted(job)
     rows = [
-        ("Status", str(phase)),
+        ("Status", _status(phase, events)),
         ("Project", f"{job.project}, entry point `{job.entry_point}`"),
         ("Compute", f"{compute} ({job.scheduler} scheduler)"),
         ("Environment", _environment(job)),
@@ -61,6 +61,17 @@ def _summary(job: JobSpec, directory: JobDir, phase: Phase, events: list[journal
     ]
     table = ["| | |", "|---|---|", *(f"| {name} | {cell(value)} |" for name, value in rows)]
     return "\n".join(table) + "\n\n**Command**\n\n" + fenced(folded(job.command))
+
+
+def _status(phase: Phase, events: list[journal.Event]) -> str:
+    reason = waiting_reason(phase, events)
+    return f"{phase}: {reason}" if reason else str(phase)
+
+
+def waiting_reason(phase: Phase, events: list[journal.Event]) -> str:
+    """Why a job waits in this phase, as its scheduler has said last; "" when it does not."""
+    waits = phase in {Phase.QUEUED, Phase.SCALING} and bool(events) and events[-1].phase is phase
+    return events[-1].message if waits else ""
 
 
 def _environment(job: JobSpec) -> str:

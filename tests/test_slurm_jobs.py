@@ -16,7 +16,7 @@ from mlflow.tracking import MlflowClient
 from rank_jobs import Jobs, begin, everything, logs
 from slurm_cluster import Slurm, cluster, missing
 
-from mlflow_pytorch_estimator.errors import ConfigError
+from mlflow_pytorch_estimator.errors import ConfigError, SchedulerError
 from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
 from mlflow_pytorch_estimator.spec import Distribution
 from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
@@ -163,16 +163,19 @@ def test_a_job_waits_for_the_gpus_of_another_and_says_so(quick: Jobs, slurm: Slu
     second = quick.submit(BEGUN, kind="single", distribution=Distribution())
     waiting = "Queued: waits for free nodes (Resources)"
     wait_until(lambda: waiting in messages(second.directory), 30, "the reason")
-    wait_until(
-        lambda: "waits for free nodes" in MlflowClient().get_run(second.run_id).data.tags["mlflow.note.content"],
-        60,
-        "the reason on the run page",
-    )
+    reason = "waits for free nodes (Resources)"
+    wait_until(lambda: _tags(second).get("gpu_cluster.waiting") == reason, 60, "the reason in the run")
+    assert f"Queued: {reason}" in _tags(second)["mlflow.note.content"]
     assert status(second) == "SCHEDULED"
     assert state(slurm, second) == "PENDING"
     first.cancel()
     assert status(first) == "KILLED"
     assert second.wait()
+    assert "gpu_cluster.waiting" not in _tags(second)
+
+
+def _tags(submitted: GpuClusterSubmittedRun) -> dict[str, str]:
+    return dict(MlflowClient().get_run(submitted.run_id).data.tags)
 
 
 def test_canceling_takes_a_waiting_job_out_of_the_queue(quick: Jobs, slurm: Slurm) -> None:
@@ -343,12 +346,13 @@ def test_a_job_that_cannot_start_its_agent_says_why(
     quick: Jobs, slurm: Slurm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     absent = tmp_path / "only-on-the-login-node/python"
-    monkeypatch.setattr("mlflow_pytorch_estimator.schedulers.slurm.script.sys.executable", str(absent))
+    monkeypatch.setattr("mlflow_pytorch_estimator.schedulers.slurm.script.PYTHON", str(absent))
     submitted = quick.submit(BEGUN, kind="single", distribution=Distribution())
-    monkeypatch.undo()
-    monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
-    done: Finished = finish(GpuClusterSubmittedRun(submitted.run_id, submitted.directory))
-    assert "the agent exited with status 127 without a word about the ranks" in outcome(done.directory).reason
+    done: Finished = finish(submitted)
+    assert (
+        "the agent exited with status 127 (command not found) without a word about the ranks"
+        in outcome(done.directory).reason
+    )
     assert str(absent) in outcome(done.directory).reason
 
 
@@ -387,7 +391,12 @@ def test_options_that_are_refused(
 
 def test_more_than_the_cluster_has(project: Project, store: MlflowClient, slurm: Slurm) -> None:
     project.script("print(1)")
-    for settings in ({"node_count": 3}, {"gpus_per_node": 3}, {"cpus_per_node": 5}, {"memory_gb_per_node": 99}):
+    for settings in (
+        {"node_count": 3, "distributed_training": "torchrun"},
+        {"gpus_per_node": 3},
+        {"cpus_per_node": 5},
+        {"memory_gb_per_node": 99},
+    ):
         with pytest.raises(ConfigError, match="Slurm does not take the job: "):
             submit(project, config={"scheduler": "slurm", **settings})
     assert store.search_runs(["0"]) == []
@@ -396,6 +405,6 @@ def test_more_than_the_cluster_has(project: Project, store: MlflowClient, slurm:
 def test_no_slurm_here(project: Project, store: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
     project.script("print(1)")
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(ConfigError, match="sbatch is not on PATH: submit where Slurm's commands are"):
+    with pytest.raises(SchedulerError, match="sbatch is not on PATH: submit where Slurm's commands are"):
         submit(project, config={"scheduler": "slurm"})
     assert store.search_runs(["0"]) == []

@@ -21,7 +21,7 @@ from mlflow_pytorch_estimator.status import Phase
 
 
 class SlurmAgent(agent.Agent):
-    """Tells a request to end from the end of the job's time."""
+    """Tells a request to end from the end of the job's time, and both from what Slurm alone can explain."""
 
     def __init__(self, directory: JobDir) -> None:
         super().__init__(directory, [])
@@ -29,11 +29,15 @@ class SlurmAgent(agent.Agent):
         signal.signal(signal.Signals[f"SIG{script.END_SIGNAL}"], self._on_time)
 
     def conclude_canceled(self) -> None:
-        """The last word on a job that was ended from outside."""
-        if self._time_is_over and not self.directory.cancel_requested and self.directory.outcome is None:
-            self.directory.conclude(Phase.FAILED, "TIMEOUT: the job's time limit in Slurm was over")
-        else:
+        """The last word on a job that was ended from outside, if this side knows why.
+
+        After a bare SIGTERM the job may have been canceled in Slurm, preempted or requeued: its state will tell whoever
+        watches it, and a requeued job comes back to this directory.
+        """
+        if self.directory.cancel_requested:
             super().conclude_canceled()
+        elif self._time_is_over and self.directory.outcome is None:
+            self.directory.conclude(Phase.FAILED, "TIMEOUT: the job's time limit in Slurm was over")
 
     def _on_time(self, number: int, frame: FrameType | None) -> None:
         self._time_is_over = self._asked_to_end = True

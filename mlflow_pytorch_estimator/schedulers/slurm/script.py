@@ -15,6 +15,8 @@ from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.spec import JobSpec
 
 _NODE_MODULE = "mlflow_pytorch_estimator.schedulers.slurm.node"
+PYTHON = sys.executable
+"""Interpreter of the agent, which must be on the nodes as well."""
 _MARGIN_SECONDS = 60.0
 END_SIGNAL = "USR2"
 """Sent to the agent alone before Slurm's time limit is over."""
@@ -74,7 +76,7 @@ class Script:
         header = "".join(
             f"#SBATCH --{name}={value}\n" if value else f"#SBATCH --{name}\n" for name, value in _header(job, directory)
         )
-        python, path = shlex.quote(sys.executable), shlex.quote(str(directory.path))
+        python, path = shlex.quote(PYTHON), shlex.quote(str(directory.path))
         return cls(f"#!/bin/bash\n{header}\nexec {python} -m {_NODE_MODULE} {path}\n")
 
 
