@@ -12,6 +12,10 @@ need runc runc       # for podman where its crun does not know the machine's con
 need newuidmap uidmap # for podman without root
 need mpirun openmpi-bin     # for Horovod with MPI
 need mpicxx libopenmpi-dev  # the same
+need sbatch slurm-wlm       # a cluster of the tests' own, on the loopback interface
+need munged munge           # the same
+need slurmdbd slurmdbd      # the same, with accounting
+need mariadbd mariadb-server # the same
 
 [ -n "$missing" ] || exit 0
 if ! command -v apt-get >/dev/null 2>&1; then

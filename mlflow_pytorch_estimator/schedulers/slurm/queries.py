@@ -14,7 +14,7 @@ from mlflow_pytorch_estimator.errors import SchedulerError
 from mlflow_pytorch_estimator.schedulers.slurm import client, states
 from mlflow_pytorch_estimator.schedulers.slurm.states import State
 
-_FIELDS = "%i|%T|%r|%N|%Z"
+_FIELDS = "%i|%T|%r|%N"
 _SEPARATOR = "|"
 _UNKNOWN_JOB = re.compile(r"Invalid job id", re.IGNORECASE)
 
@@ -48,7 +48,7 @@ def active(job_ids: Collection[str]) -> dict[str, Said]:
         raise SchedulerError(f"squeue: {answer.reason}")
     found = {}
     for line in answer.output.splitlines():
-        job_id, state, reason, nodes, _ = line.split(_SEPARATOR, 4)
+        job_id, state, reason, nodes = line.split(_SEPARATOR, 3)
         found[job_id] = Said(state, reason.strip("()"), "" if nodes.startswith("(") else nodes)
     return {job_id: found[job_id] for job_id in job_ids if job_id in found}
 
