@@ -9,7 +9,7 @@ from mlflow_pytorch_estimator._version import __version__
 if TYPE_CHECKING:
     from mlflow_pytorch_estimator.checkpoint import Checkpoint
     from mlflow_pytorch_estimator.data_input import DataInput
-    from mlflow_pytorch_estimator.estimator.compute.cluster import AmlCompute, ComputeTarget, GpuCluster
+    from mlflow_pytorch_estimator.estimator.compute.cluster import AmlCompute, ComputeTarget, GpuCluster, SlurmCluster
     from mlflow_pytorch_estimator.estimator.distribution import (
         Gloo,
         Mpi,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "checkpoint": ("Checkpoint",),
     "data_input": ("DataInput",),
-    "estimator.compute.cluster": ("AmlCompute", "ComputeTarget", "GpuCluster"),
+    "estimator.compute.cluster": ("AmlCompute", "ComputeTarget", "GpuCluster", "SlurmCluster"),
     "estimator.packages.conda_dependencies": ("CondaDependencies",),
     "estimator.distribution": ("Gloo", "Mpi", "MpiConfiguration", "Nccl", "PyTorchConfiguration"),
     "estimator.packages.environment": ("Environment",),
@@ -93,6 +93,7 @@ __all__ = [
     "Run",
     "RunEnvironmentException",
     "ScriptRunConfig",
+    "SlurmCluster",
     "TrainingException",
     "UserErrorException",
     "Workspace",

@@ -115,6 +115,18 @@ def every() -> Iterator[Cluster]:
             yield cluster
 
 
+def check_nodes(compute: str, node_count: int) -> None:
+    """Raise ConfigError if there is no such cluster, or it never has so many nodes."""
+    cluster = find(compute)
+    if cluster is None:
+        raise ConfigError(f"there is no compute target {compute!r}, or not any more; create it, or name another one")
+    if node_count > cluster.max_nodes:
+        raise ConfigError(
+            f"node_count is {node_count}, but {compute} has max_nodes {cluster.max_nodes}; "
+            "ask for fewer nodes, or update the compute target"
+        )
+
+
 def active_runs(name: str) -> list[str]:
     """Ids of the runs whose jobs are being prepared, wait or run on a cluster, oldest first."""
     found = []

@@ -24,6 +24,7 @@ from hypothesis import HealthCheck, settings
 from images import image, podman_settings, registry, small_root  # noqa: F401 - fixtures
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
+from slurm_cluster import lab, slurm  # noqa: F401 - fixtures
 
 from mlflow_pytorch_estimator import Experiment, Workspace
 from mlflow_pytorch_estimator.environments import ReadyEnvironment

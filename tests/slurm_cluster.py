@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 _PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged")
 _ACCOUNTING = ("slurmdbd", "mariadbd", "mariadb-install-db")
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
@@ -286,3 +288,24 @@ def _configure(slurm: Slurm, gpus: int) -> None:
         "ReturnToService=2\nMinJobAge=30\nKillWait=2\nSlurmdTimeout=10\n"
         f"{storage}GresTypes=gpu\nNodeName=DEFAULT CPUs=2 RealMemory=1000 Gres=gpu:{gpus}\n{nodes}"
     )
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Slurm]:
+    """Two nodes that are there, two that are powered up on demand, with two GPUs each; no accounting."""
+    absent = missing()
+    if absent:
+        pytest.skip(f"Slurm is not installed: no {absent} (apt install slurm-wlm munge)")
+    with cluster(static=2, cloud=2) as slurm:
+        yield slurm
+
+
+@pytest.fixture
+def slurm(lab: Slurm, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
+    """The cluster, without jobs and with all its nodes."""
+    monkeypatch.setenv("SLURM_CONF", str(lab.conf))
+    yield lab
+    ids = lab.command("squeue", "--noheader", "--format=%A").split()
+    if ids:
+        lab.command("scancel", "--full", *ids)
+    _until(lambda: not lab.command("squeue", "--noheader"), 60, "an empty queue", lab.folder)

@@ -242,8 +242,8 @@ def test_other_kinds_of_argument_are_refused(workspace: Workspace) -> None:
         ComputeTarget.create(workspace, "ab", None)  # type: ignore[arg-type]  # refused
     with pytest.raises(ComputeTargetException, match="workspace is None; pass a Workspace"):
         ComputeTarget(None, "ab")  # type: ignore[arg-type]  # refused
-    with pytest.raises(ComputeTargetException, match=r"'ab' cannot be attached: .* use ComputeTarget\.create"):
-        ComputeTarget.attach(workspace, "ab", None)
+    with pytest.raises(ComputeTargetException, match=r"attach_configuration is None; make one with SlurmC"):
+        ComputeTarget.attach(workspace, "ab", None)  # type: ignore[arg-type]  # refused
     with pytest.raises(ComputeTargetException, match="the local scheduler has no option 'partition'"):
         create(workspace, scheduler_options={"partition": "gpu"})
     assert issubclass(ComputeTargetException, UserErrorException)

@@ -7,14 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import Finished, Project, finish, processes_with, submit, wait_until
 from mlflow.tracking import MlflowClient
 from rank_jobs import Jobs, begin, everything, logs
-from slurm_cluster import Slurm, cluster, missing
+from slurm_cluster import Slurm
 
 from mlflow_pytorch_estimator.errors import ConfigError, SchedulerError
 from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
@@ -22,27 +21,6 @@ from mlflow_pytorch_estimator.spec import Distribution
 from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
 
 BEGUN = "import os, sys, time\nprint('begun', flush=True)\n"
-
-
-@pytest.fixture(scope="session")
-def lab() -> Iterator[Slurm]:
-    """Two nodes that are there, two that are powered up on demand, with two GPUs each; no accounting."""
-    absent = missing()
-    if absent:
-        pytest.skip(f"Slurm is not installed: no {absent} (apt install slurm-wlm munge)")
-    with cluster(static=2, cloud=2) as slurm:
-        yield slurm
-
-
-@pytest.fixture
-def slurm(lab: Slurm, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
-    """The cluster, without jobs and with all its nodes."""
-    monkeypatch.setenv("SLURM_CONF", str(lab.conf))
-    yield lab
-    ids = lab.command("squeue", "--noheader", "--format=%A").split()
-    if ids:
-        lab.command("scancel", "--full", *ids)
-    wait_until(lambda: not lab.command("squeue", "--noheader"), 60, "an empty queue")
 
 
 @pytest.fixture

@@ -146,6 +146,9 @@ class Scheduler(Protocol):
     def check_cluster(self, cluster: Cluster) -> Sequence[str]:
         """Raise ``ConfigError`` if such a cluster cannot be had. Returns what the user should know about its nodes."""
 
+    def measured(self, cluster: Cluster) -> Cluster:
+        """The definition of a cluster that exists on its own, with the sizes that the scheduler knows."""
+
     def cluster_state(self, cluster: Cluster) -> ClusterState:
         """The nodes that a cluster has now, one consistent view."""
 

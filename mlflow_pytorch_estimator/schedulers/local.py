@@ -69,7 +69,7 @@ class LocalScheduler:
                 f"memory_gb_per_node is {memory:g}, but {_place()} has {here.memory_gb:.1f} GiB; ask for less"
             )
         if job.compute is not None:
-            _check_nodes(job.compute, job.resources.node_count)
+            clusters.check_nodes(job.compute, job.resources.node_count)
         _check_ranks(job, request(job.resources, here).gpus)
 
     def check_cluster(self, cluster: Cluster) -> Sequence[str]:
@@ -83,6 +83,10 @@ class LocalScheduler:
         have = f"{count(len(here.cpus), 'CPU')} and {count(len(here.gpus), 'GPU')}"
         get = f"{count(shape.cpus, 'CPU')} and {count(shape.gpus, 'GPU')}"
         return (f"{_place()} has {have}: nodes of {cluster.name} get {get}",)
+
+    def measured(self, cluster: Cluster) -> Cluster:
+        """Nothing here exists on its own: a cluster is what was asked for."""
+        return cluster
 
     def cluster_state(self, cluster: Cluster) -> ClusterState:
         """The simulated nodes, from the machine's queue."""
@@ -167,17 +171,6 @@ def _machine_queue() -> Queue:
 def _refuse_options(options: Mapping[str, object]) -> None:
     if options:
         raise ConfigError(f"the local scheduler has no option {sorted(options)[0]!r}")
-
-
-def _check_nodes(compute: str, node_count: int) -> None:
-    cluster = clusters.find(compute)
-    if cluster is None:
-        raise ConfigError(f"there is no compute target {compute!r}, or not any more; create it, or name another one")
-    if node_count > cluster.max_nodes:
-        raise ConfigError(
-            f"node_count is {node_count}, but {compute} has max_nodes {cluster.max_nodes}; "
-            "ask for fewer nodes, or update the compute target"
-        )
 
 
 def _check_ranks(job: JobSpec, gpus: int) -> None:

@@ -17,6 +17,7 @@ from mlflow_pytorch_estimator import clusters, jobdir
 from mlflow_pytorch_estimator.clusters import Cluster
 from mlflow_pytorch_estimator.errors import ConfigError
 from mlflow_pytorch_estimator.estimator.compute import configuration
+from mlflow_pytorch_estimator.estimator.compute.attaching import AttachConfiguration
 from mlflow_pytorch_estimator.estimator.compute.configuration import ProvisioningConfiguration
 from mlflow_pytorch_estimator.estimator.exceptions import ComputeTargetException
 from mlflow_pytorch_estimator.schedulers import load_scheduler
@@ -44,10 +45,12 @@ class ComputeTarget:
     _cluster: Cluster
 
     def __new__(cls, workspace: HasHome, name: str) -> GpuCluster:
-        """The object for what is stored under that name; a cluster is the one kind there is."""
-        from mlflow_pytorch_estimator.estimator.compute.cluster import GpuCluster  # it is built on this class
+        """The object for what is stored under that name."""
+        from mlflow_pytorch_estimator.estimator.compute.cluster import GpuCluster, SlurmCluster  # built on this class
 
-        made = object.__new__(GpuCluster)
+        with at_home(workspace):
+            found = clusters.find(name) if isinstance(name, str) else None
+        made = object.__new__(SlurmCluster if found is not None and found.scheduler == "slurm" else GpuCluster)
         made.workspace = workspace
         made.name = name
         made.refresh_state()
@@ -76,12 +79,20 @@ class ComputeTarget:
         return ComputeTarget(workspace, name)
 
     @staticmethod
-    def attach(workspace: HasHome, name: str, attach_configuration: object) -> GpuCluster:
-        """Refused: there is nothing yet that exists on its own and could be attached."""
-        raise ComputeTargetException(
-            f"{name!r} cannot be attached: this version runs jobs on this machine only; "
-            "use ComputeTarget.create with AmlCompute.provisioning_configuration(...)"
-        )
+    def attach(workspace: HasHome, name: str, attach_configuration: AttachConfiguration) -> GpuCluster:
+        """Store a cluster that exists on its own under a name; raises ComputeTargetException when it cannot be seen."""
+        if not isinstance(attach_configuration, AttachConfiguration):
+            raise ComputeTargetException(
+                f"attach_configuration is {attach_configuration!r}; "
+                "make one with SlurmCluster.attach_configuration(partition=...)"
+            )
+        with at_home(workspace):
+            stored = clusters.create(attach_configuration.named(name))
+        if not stored.attached or stored.scheduler_options != dict(attach_configuration.options):
+            raise ComputeTargetException(
+                f"compute target {name} exists already and is another one; choose another name"
+            )
+        return ComputeTarget(workspace, name)
 
     @staticmethod
     def list(workspace: HasHome) -> builtins.list[GpuCluster]:

@@ -82,7 +82,7 @@ def _once(argv: Sequence[str], environ: Mapping[str, str], text: str | None) -> 
             timeout=_LIMIT_SECONDS,
             check=False,
         )
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         raise SchedulerError(
             f"{argv[0]} is not on PATH: submit where Slurm's commands are, or load the site's module for them"
         ) from None

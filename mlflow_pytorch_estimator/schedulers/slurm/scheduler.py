@@ -6,12 +6,13 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 
+from mlflow_pytorch_estimator import clusters
 from mlflow_pytorch_estimator.clusters import Cluster
 from mlflow_pytorch_estimator.errors import ConfigError, SchedulerError
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.locks import HeldLock
-from mlflow_pytorch_estimator.schedulers.base import Allocation, ClusterState
-from mlflow_pytorch_estimator.schedulers.slurm import client, place, script, watcher
+from mlflow_pytorch_estimator.schedulers.base import Allocation, ClusterState, count
+from mlflow_pytorch_estimator.schedulers.slurm import client, nodes, place, script, watcher
 from mlflow_pytorch_estimator.spec import JobSpec
 
 _REVIVAL_SECONDS = 20.0
@@ -29,6 +30,8 @@ class SlurmScheduler:
     def check(self, job: JobSpec) -> None:
         """Refuse options of our own, and what Slurm itself refuses (``sbatch --test-only``)."""
         script.check_options(job.scheduler_options)
+        if job.compute is not None:
+            clusters.check_nodes(job.compute, job.resources.node_count)
         if job.container is not None:
             raise ConfigError("the Slurm scheduler runs no images yet: leave out the image, or use the local scheduler")
         text = script.Script.of(job, JobDir.of_run("0" * 32)).text
@@ -75,12 +78,20 @@ class SlurmScheduler:
     def check_cluster(self, cluster: Cluster) -> Sequence[str]:
         """Refuse options of our own."""
         script.check_options(cluster.scheduler_options)
-        return ()
+        have, _ = nodes.size(cluster.scheduler_options)
+        if have >= cluster.max_nodes:
+            return ()
+        where = nodes.partition(cluster.scheduler_options)
+        return (f"partition {where} has {count(have, 'node')}: {cluster.name} gets no more",)
+
+    def measured(self, cluster: Cluster) -> Cluster:
+        """The cluster as large as the partition is, with nodes of the size that all of its nodes have."""
+        return nodes.measured(cluster)
 
     def cluster_state(self, cluster: Cluster) -> ClusterState:
         """The nodes of the partition."""
-        raise ConfigError("the Slurm scheduler shows no nodes yet: ask sinfo")
+        return nodes.cluster_state(cluster)
 
     def power_up(self, cluster: Cluster, wanted: int) -> None:
-        """Slurm powers nodes up when a job wants them."""
-        raise ConfigError("the Slurm scheduler powers no nodes up by hand yet: submit a job")
+        """Have nodes started where the site has power saving."""
+        nodes.power_up(cluster, wanted)
