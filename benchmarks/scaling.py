@@ -188,7 +188,7 @@ def training(bench: Bench, python: Path, rounds: int, steps: int) -> None:
         found = in_turn(
             {
                 f"torchrun, {ranks}": lambda n=ranks: sum(  # type: ignore[misc]  # a default binds it
-                    bench.bare(script, str(bin_ / "torchrun"), "--nproc_per_node", str(n))
+                    bench.bare(script, str(bin_ / "torchrun"), "--standalone", "--nproc_per_node", str(n))
                 ),
                 f"job, torchrun, {ranks}": lambda n=ranks: sum(bench.job(script, "torch", n)),  # type: ignore[misc]
                 f"horovodrun, {ranks}": lambda n=ranks: sum(  # type: ignore[misc]
@@ -206,7 +206,16 @@ def lines(bench: Bench, python: Path, rounds: int, count: int) -> None:
     """Seconds for the slower rank to print its lines."""
     script = PRINT.format(lines=count // 2, results=str(bench.results))
     folder = str(bench.results.parent / "torchrun")
-    command = (str(python.parent / "torchrun"), "--nproc_per_node", "2", "--log_dir", folder, "--redirects", "3")
+    command = (
+        str(python.parent / "torchrun"),
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        "--log_dir",
+        folder,
+        "--redirects",
+        "3",
+    )
     print(f"{count} lines from two ranks, {rounds} rounds; seconds of the slower rank, median (range)")
     ways: dict[str, Way] = {
         "torchrun": lambda: max(bench.bare(script, *command)),
