@@ -61,6 +61,8 @@ class GpuClusterBackend(AbstractBackend):
 def _announce(submitted: GpuClusterSubmittedRun, config: BackendConfig, *, attached: bool) -> None:
     terminal = Terminal()
     terminal.say(f"run {submitted.run_id}" + (f": {submitted.url}" if submitted.url else ""))
+    for notice in submitted.directory.job.notices:
+        terminal.say(f"note: {notice}")
     if config.detach:
         terminal.say("detached; the job goes on by itself")
         terminal.commands(submitted.run_id)

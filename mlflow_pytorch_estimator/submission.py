@@ -185,7 +185,7 @@ def _specify(request: Request, place: placement.Placement, description: Descript
         resume_from=str(resuming.find(config.resume_from)) if config.resume_from else None,
         rank_metrics=config.rank_metrics,
         upgrade_environment=config.upgrade_environment and environment.manager != "local",
-        notices=(*request.notices, *place.notices, *notices),
+        notices=(*request.notices, *place.notices, *notices, *placement.reach(place, request.stores.tracking_uri)),
         tracking_uri=tracking.without_credentials(request.stores.tracking_uri),
         registry_uri=tracking.without_credentials(request.stores.registry_uri),
     )

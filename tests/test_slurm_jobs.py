@@ -63,7 +63,7 @@ def watchers(home: Path) -> list[int]:
 # --- running
 
 
-def test_a_project_runs(project: Project, store: MlflowClient, slurm: Slurm) -> None:
+def test_a_project_runs(project: Project, store: MlflowClient, slurm: Slurm, capfd: pytest.CaptureFixture[str]) -> None:
     project.script(
         "import mlflow, os, pathlib\n"
         "print('hello from', os.environ['SLURMD_NODENAME'], os.environ['CUDA_VISIBLE_DEVICES'], os.environ['WORD'])\n"
@@ -89,6 +89,9 @@ def test_a_project_runs(project: Project, store: MlflowClient, slurm: Slurm) -> 
     assert done.tags["gpu_cluster.job_id"] == job_id
     assert "n1, 2 CPUs, 2 GPUs (slurm scheduler)" in done.tags["mlflow.note.content"]
     assert done.run.info.status == "FINISHED"
+    words = "is used by the nodes over the shared file system: with a tracking server"
+    assert words in capfd.readouterr().err
+    assert words in done.tags["gpu_cluster.notice"]
 
 
 @pytest.mark.parametrize("kind", ["torch", "horovod"])
