@@ -207,8 +207,10 @@ def _free_ports() -> int:
 
 
 @contextlib.contextmanager
-def cluster(static: int = 2, cloud: int = 0, gpus: int = 2, *, accounting: bool = False) -> Iterator[Slurm]:
-    """A cluster for the length of a ``with`` block."""
+def cluster(
+    static: int = 2, cloud: int = 0, gpus: int = 2, *, accounting: bool = False, remembered: int = 30
+) -> Iterator[Slurm]:
+    """A cluster for the length of a ``with`` block; jobs that have ended are ``remembered`` for so many seconds."""
     with tempfile.TemporaryDirectory(prefix="slurm-") as name:  # short: paths of sockets have 107 bytes at most
         folder = Path(name)
         folder.chmod(0o755)
@@ -218,7 +220,7 @@ def cluster(static: int = 2, cloud: int = 0, gpus: int = 2, *, accounting: bool 
             (folder / "spool" / node).mkdir()
             (folder / "tmp" / node).mkdir()
         slurm = Slurm(folder, static, cloud, accounting, _free_ports())
-        _configure(slurm, gpus)
+        _configure(slurm, gpus, remembered)
         try:
             slurm.up()
             yield slurm
@@ -226,7 +228,7 @@ def cluster(static: int = 2, cloud: int = 0, gpus: int = 2, *, accounting: bool 
             slurm.down()
 
 
-def _configure(slurm: Slurm, gpus: int) -> None:
+def _configure(slurm: Slurm, gpus: int, remembered: int) -> None:
     folder, port, host = slurm.folder, slurm.port, socket.gethostname().split(".")[0]
     user = "root" if os.getuid() == 0 else os.environ["USER"]
     device = folder / "dev/gpu"
@@ -285,9 +287,22 @@ def _configure(slurm: Slurm, gpus: int) -> None:
         "SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf_interval=1\n"
         "SlurmdParameters=config_overrides\n"
         "SlurmctldParameters=cloud_dns,idle_on_node_suspend,power_save_interval=1\n"
-        "ReturnToService=2\nMinJobAge=30\nKillWait=2\nSlurmdTimeout=10\n"
+        f"ReturnToService=2\nMinJobAge={remembered}\nKillWait=2\nSlurmdTimeout=10\n"
         f"{storage}GresTypes=gpu\nNodeName=DEFAULT CPUs=2 RealMemory=1000 Gres=gpu:{gpus}\n{nodes}"
     )
+
+
+def watchers(home: Path) -> list[int]:
+    """The watchers of a home directory, see ``schedulers.slurm.watcher``."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            words, environ = (path / "cmdline").read_bytes(), (path / "environ").read_bytes()
+        except OSError:
+            continue
+        if b"schedulers.slurm.watcher" in words and f"GPU_CLUSTER_HOME={home}\0".encode() in environ:
+            found.append(int(path.name))
+    return found
 
 
 @pytest.fixture(scope="session")

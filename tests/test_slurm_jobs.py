@@ -13,7 +13,7 @@ import pytest
 from conftest import Finished, Project, finish, processes_with, submit, wait_until
 from mlflow.tracking import MlflowClient
 from rank_jobs import Jobs, begin, everything, logs
-from slurm_cluster import Slurm
+from slurm_cluster import Slurm, watchers
 
 from mlflow_pytorch_estimator.errors import ConfigError, SchedulerError
 from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
@@ -53,11 +53,6 @@ def state(slurm: Slurm, submitted: GpuClusterSubmittedRun) -> str:
     job_id = submitted.directory.job_id
     assert job_id is not None
     return slurm.command("squeue", "--noheader", "--states=all", f"--jobs={job_id}", "--format=%T").strip()
-
-
-def watchers(home: Path) -> list[int]:
-    module = b"schedulers.slurm.watcher"
-    return [pid for pid in processes_with(str(home)) if module in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 # --- running
