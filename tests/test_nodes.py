@@ -310,6 +310,19 @@ def test_another_rank_had_gone_before(words: str) -> None:
     assert not blame.is_consequence(f"{words}\n")  # printed, not raised
 
 
+THROWN = (
+    "terminate called after throwing an instance of 'gloo::IoException'\n"
+    "  what():  [gloo/transport/tcp/pair.cc:799] connect [127.0.0.1]:25005: Connection refused\n"
+)
+
+
+def test_another_rank_had_gone_before_a_thread_of_the_library_gave_up() -> None:
+    assert blame.is_consequence(f"pid 5\n{THROWN}")
+    assert blame.is_consequence("".join(f"[rank1]: {line}\n" for line in THROWN.splitlines()))
+    assert not blame.is_consequence("terminate called after throwing an instance of 'std::bad_alloc'\n  what():  no\n")
+    assert not blame.is_consequence(THROWN + "step\n" * 2000)  # it went on
+
+
 @pytest.mark.parametrize("words", CAUSES)
 def test_nobody_had_gone_before(words: str) -> None:
     assert not blame.is_consequence(f"step 3\n{LATER}{words}\n")

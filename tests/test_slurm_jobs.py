@@ -365,6 +365,11 @@ def test_options_that_are_refused(
     assert store.search_runs(["0"]) == []
 
 
+def test_mpirun_is_refused(quick: Jobs) -> None:
+    with pytest.raises(ConfigError, match='starts no mpirun yet: "horovod" needs none'):
+        quick.submit(BEGUN, kind="mpirun")
+
+
 def test_more_than_the_cluster_has(project: Project, store: MlflowClient, slurm: Slurm) -> None:
     project.script("print(1)")
     for settings in (

@@ -8,22 +8,30 @@ from collections.abc import Sequence
 from mlflow_pytorch_estimator import failure
 from mlflow_pytorch_estimator.nodes.events import Ended
 
-# What is raised on a rank when another one has gone: by Horovod, by Gloo, by NCCL, and by torch's store.
-_CONSEQUENCE = re.compile(
-    r"""
+# What is said on a rank when another one has gone: by Gloo, by NCCL, and by torch's store.
+_LOST = r"""
+    (Connection\ (closed|reset)\ by\ (remote\ )?peer | Broken\ pipe | Connection\ refused
+     | remote\ process\ exited | ncclRemoteError | ncclSystemError | [Tt]imed\ out | failed\ to\ recv
+     | Application\ timeout | Read\ error | Connection\ was\ likely\ closed)
+"""
+_RAISED = re.compile(
+    rf"""
     ^([\w.]+\.)?HorovodInternalError\b
-    | ^([\w.]+\.)?(RuntimeError|DistBackendError|DistNetworkError|DistStoreError|TimeoutError):
-      .*(Connection\ (closed|reset)\ by\ (remote\ )?peer | Broken\ pipe | Connection\ refused
-         | remote\ process\ exited | ncclRemoteError | ncclSystemError | [Tt]imed\ out | failed\ to\ recv
-         | Application\ timeout | Read\ error | Connection\ was\ likely\ closed)
+    | ^([\w.]+\.)?(RuntimeError|DistBackendError|DistNetworkError|DistStoreError|TimeoutError): .*{_LOST}
     """,
     re.MULTILINE | re.VERBOSE,
 )
+# In a thread of the library, where Python has no say; the process aborts.
+_THROWN = re.compile(
+    rf"terminate\ called\ after\ throwing\ an\ instance\ of\ '[\w:]+'\s+(\[\w+\]:?\s*)?what\(\):\s .*{_LOST}",
+    re.VERBOSE,
+)
+_LAST_WORDS = 4096
 
 
 def is_consequence(text: str) -> bool:
-    """Whether the last traceback of a log says that another rank had gone before."""
-    return bool(_CONSEQUENCE.search(failure.last_traceback(text)))
+    """Whether the end of a log says that another rank had gone before: in its last traceback, or as it aborts."""
+    return bool(_RAISED.search(failure.last_traceback(text)) or _THROWN.search(text[-_LAST_WORDS:]))
 
 
 def culprit(ended: Sequence[Ended]) -> Ended | None:

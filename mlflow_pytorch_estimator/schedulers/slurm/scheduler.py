@@ -34,6 +34,8 @@ class SlurmScheduler:
             clusters.check_nodes(job.compute, job.resources.node_count)
         if job.container is not None:
             raise ConfigError("the Slurm scheduler runs no images yet: leave out the image, or use the local scheduler")
+        if job.distribution.kind == "mpirun":
+            raise ConfigError('the Slurm scheduler starts no mpirun yet: "horovod" needs none')
         text = script.Script.of(job, JobDir.of_run("0" * 32)).text
         answer = client.run("sbatch", "--test-only", patient=True, text=text)
         if answer.code != 0:
