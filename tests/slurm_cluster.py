@@ -22,6 +22,8 @@ from pathlib import Path
 
 import pytest
 
+from mlflow_pytorch_estimator.schedulers.slurm.nodes import node_state
+
 _PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged")
 _ACCOUNTING = ("slurmdbd", "mariadbd", "mariadb-install-db")
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
@@ -292,6 +294,11 @@ def _configure(slurm: Slurm, gpus: int, remembered: int) -> None:
     )
 
 
+def asleep(slurm: Slurm) -> bool:
+    """Whether all nodes that can be are powered off."""
+    return all(node_state(state) is None for state in slurm.states("cloud").values())
+
+
 def watchers(home: Path) -> list[int]:
     """The watchers of a home directory, see ``schedulers.slurm.watcher``."""
     found = []
@@ -323,4 +330,5 @@ def slurm(lab: Slurm, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
     ids = lab.command("squeue", "--noheader", "--format=%A").split()
     if ids:
         lab.command("scancel", "--full", *ids)
-    _until(lambda: not lab.command("squeue", "--noheader"), 60, "an empty queue", lab.folder)
+    # After a controller that was away, daemons repeat what they had to say to it once a minute.
+    _until(lambda: not lab.command("squeue", "--noheader"), 180, "an empty queue", lab.folder)

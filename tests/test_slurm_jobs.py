@@ -13,7 +13,7 @@ import pytest
 from conftest import Finished, Project, finish, processes_with, submit, wait_until
 from mlflow.tracking import MlflowClient
 from rank_jobs import Jobs, begin, everything, logs
-from slurm_cluster import Slurm, watchers
+from slurm_cluster import Slurm, asleep, watchers
 
 from mlflow_pytorch_estimator.errors import ConfigError, SchedulerError
 from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
@@ -167,7 +167,7 @@ def test_canceling_takes_a_waiting_job_out_of_the_queue(quick: Jobs, slurm: Slur
 
 
 def test_nodes_are_powered_up_for_a_job(quick: Jobs, slurm: Slurm) -> None:
-    assert set(slurm.states("cloud").values()) <= {"idle~", "idle%", "powering_down", "powered_down"}
+    wait_until(lambda: asleep(slurm), 60, "powered off nodes")
     submitted = quick.submit(
         "import os\nprint(os.environ['SLURMD_NODENAME'])", 1, 2, "torch", scheduler_options={"partition": "cloud"}
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import wait_until
 from mlflow.tracking import MlflowClient
-from slurm_cluster import Slurm
+from slurm_cluster import Slurm, asleep
 
 from mlflow_pytorch_estimator import (
     AmlCompute,
@@ -28,10 +28,6 @@ from mlflow_pytorch_estimator.schedulers.slurm.nodes import node_state
 def workspace(store: MlflowClient, slurm: Slurm) -> Workspace:
     """On the test's store, with Slurm at hand."""
     return Workspace()
-
-
-def at_zero(slurm: Slurm) -> bool:
-    return all(node_state(state) is None for state in slurm.states("cloud").values())
 
 
 def test_a_partition_is_attached_by_name(workspace: Workspace) -> None:
@@ -85,7 +81,7 @@ def test_a_node_that_is_down_is_shown(workspace: Workspace, slurm: Slurm) -> Non
 
 
 def test_the_estimators_flow_from_zero_nodes_and_back(workspace: Workspace, slurm: Slurm, tmp_path: Path) -> None:
-    wait_until(lambda: at_zero(slurm), 60, "powered off nodes")
+    wait_until(lambda: asleep(slurm), 60, "powered off nodes")
     target = ComputeTarget.attach(workspace, "cloud", SlurmCluster.attach_configuration(partition="cloud"))
     assert target.list_nodes() == []
     target.wait_for_completion(min_node_count=2, timeout_in_minutes=2)
@@ -117,7 +113,7 @@ def test_the_estimators_flow_from_zero_nodes_and_back(workspace: Workspace, slur
     run.wait_for_completion()
     assert run.get_status() == "Completed"
     assert run.get_metrics() == {"loss": 0.5}
-    wait_until(lambda: at_zero(slurm), 90, "nodes that are powered down again")
+    wait_until(lambda: asleep(slurm), 90, "nodes that are powered down again")
     assert target.list_nodes() == []
 
 
