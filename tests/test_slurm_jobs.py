@@ -273,6 +273,21 @@ def test_a_held_job_says_so(quick: Jobs) -> None:
     assert status(submitted) == "KILLED"
 
 
+@pytest.mark.parametrize(("options", "wanted"), [({}, "cloud"), ({"partition": "debug"}, "debug")])
+def test_the_partition_of_the_users_shell(
+    quick: Jobs, slurm: Slurm, monkeypatch: pytest.MonkeyPatch, options: dict[str, str], wanted: str
+) -> None:
+    monkeypatch.setenv("SBATCH_PARTITION", "cloud")
+    monkeypatch.setenv("SBATCH_OUTPUT", "/nowhere")
+    held = {"hold": True, **options}
+    submitted = quick.submit(BEGUN, kind="single", distribution=Distribution(), scheduler_options=held)
+    job_id = submitted.directory.job_id or ""
+    assert slurm.command("squeue", "--noheader", f"--jobs={job_id}", "--format=%P").strip() == wanted
+    assert f"StdOut={submitted.directory.agent_log}" in slurm.command("scontrol", "show", "job", job_id)
+    submitted.cancel()
+    assert status(submitted) == "KILLED"
+
+
 # --- faults around it
 
 

@@ -251,6 +251,14 @@ def test_settings_of_the_users_shell_do_not_reach_the_commands(programs: Path, m
     assert {"SLURM_CONF", "SLURM_CLUSTERS"} <= set(there)
 
 
+def test_what_a_user_says_for_all_jobs_counts_where_the_job_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ACCOUNT", "PARTITION", "QOS", "OUTPUT", "GRES", "TIMELIMIT"):
+        monkeypatch.setenv(f"SBATCH_{name}", f"my-{name.lower()}")
+    monkeypatch.setenv("SBATCH_CONSTRAINT", "")
+    assert client.users_defaults(["--partition", "mem"]) == ("--account=my-account", "--qos=my-qos")
+    assert client.users_defaults([])[1] == "--partition=my-partition"
+
+
 def test_a_program_that_does_not_answer(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (programs / "squeue").write_text(f"#!{sys.executable}\nimport time\ntime.sleep(60)\n")
     (programs / "squeue").chmod(0o755)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -69,7 +70,7 @@ def partition(options: Mapping[str, Any]) -> str:
     """The name of the partition; ConfigError if there is none of it."""
     lines = client.ask("sinfo", "--noheader", "--format=%P|%a").splitlines()
     names = [line.partition("|")[0] for line in lines]
-    wanted = options.get("partition") or options.get("--partition")
+    wanted = options.get("partition") or options.get("--partition") or os.environ.get("SBATCH_PARTITION")
     if wanted is None:
         default = next((name for name in names if name.endswith("*")), None)
         if default is None:
@@ -143,6 +144,7 @@ def power_up(cluster: Cluster, wanted: int) -> None:
     answer = client.run(
         *("sbatch", "--parsable", f"--nodes={wanted}", "--ntasks-per-node=1", "--exclusive", "--time=1"),
         *(f"--deadline={_POWER_UP_DEADLINE}", "--job-name=power-up", "--output=/dev/null", "--chdir=/", *options),
+        *client.users_defaults(cluster.scheduler_options),
         *("--wrap", "true"),
         patient=True,
     )

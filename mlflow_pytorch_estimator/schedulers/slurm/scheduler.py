@@ -37,14 +37,16 @@ class SlurmScheduler:
         if job.distribution.kind == "mpirun":
             raise ConfigError('the Slurm scheduler starts no mpirun yet: "horovod" needs none')
         text = script.Script.of(job, JobDir.of_run("0" * 32)).text
-        answer = client.run("sbatch", "--test-only", patient=True, text=text)
+        defaults = client.users_defaults(job.scheduler_options)
+        answer = client.run("sbatch", "--test-only", *defaults, patient=True, text=text)
         if answer.code != 0:
             raise ConfigError(f"Slurm does not take the job: {answer.reason}")
 
     def submit(self, job: JobSpec, directory: JobDir, lock: HeldLock, environ: Mapping[str, str]) -> str:
         """Hand the job to ``sbatch``; the environment travels with it, in no file of ours and in no script."""
         text = script.Script.of(job, directory).text
-        answer = client.run("sbatch", "--parsable", "--export=ALL", environ=environ, patient=True, text=text)
+        defaults = client.users_defaults(job.scheduler_options)
+        answer = client.run("sbatch", "--parsable", "--export=ALL", *defaults, environ=environ, patient=True, text=text)
         job_id = answer.output.strip().split(";")[0]
         if answer.code != 0 or not job_id.isdigit():
             raise SchedulerError(f"Slurm has not taken the job: {answer.reason}")

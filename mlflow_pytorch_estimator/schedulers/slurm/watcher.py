@@ -48,7 +48,6 @@ def ensure(environ: Mapping[str, str]) -> None:
         return
     given = {name: value for name, value in client.environment(environ).items() if name != jobenv.CARRIED_VARIABLE}
     given[jobdir.HOME_VARIABLE] = str(jobdir.home())
-    given.pop("SLURM_TIME_FORMAT", None)
     detached.spawn([sys.executable, "-m", __name__], folder() / "watcher.log", folder(), given, ())
 
 
