@@ -17,6 +17,7 @@ from mlflow_pytorch_estimator.schedulers.base import Allocation, count
 from mlflow_pytorch_estimator.schedulers.local import LocalScheduler, queue_root, request
 from mlflow_pytorch_estimator.schedulers.machine import Capacity, capacity, select_visible
 from mlflow_pytorch_estimator.schedulers.queue import Request
+from mlflow_pytorch_estimator.schedulers.slurm.scheduler import SlurmScheduler
 from mlflow_pytorch_estimator.spec import InterpreterSpec, JobSpec, Resources
 
 UUIDS = ["GPU-aa11", "GPU-aa22", "GPU-bb33", "GPU-cc44"]
@@ -156,8 +157,9 @@ def test_a_share_is_checked_against_the_enclosing_job(home: Path, monkeypatch: p
 
 def test_schedulers_are_found_by_name() -> None:
     assert isinstance(load_scheduler("local"), LocalScheduler)
-    with pytest.raises(ConfigError, match="unknown scheduler 'slurm'; there is local"):
-        load_scheduler("slurm")
+    assert isinstance(load_scheduler("slurm"), SlurmScheduler)
+    with pytest.raises(ConfigError, match="unknown scheduler 'lsf'; there is local, slurm"):
+        load_scheduler("lsf")
 
 
 @pytest.mark.parametrize(("gpus", "visible"), [((), ""), ((2,), "2"), ((3, 1), "3,1")])
