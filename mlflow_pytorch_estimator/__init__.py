@@ -9,7 +9,8 @@ from mlflow_pytorch_estimator._version import __version__
 if TYPE_CHECKING:
     from mlflow_pytorch_estimator.checkpoint import Checkpoint
     from mlflow_pytorch_estimator.data_input import DataInput
-    from mlflow_pytorch_estimator.estimator.compute.cluster import AmlCompute, ComputeTarget, GpuCluster, SlurmCluster
+    from mlflow_pytorch_estimator.estimator.compute.cluster import AmlCompute, ComputeTarget, GpuCluster
+    from mlflow_pytorch_estimator.estimator.compute.slurm_cluster import SlurmCluster
     from mlflow_pytorch_estimator.estimator.distribution import (
         Gloo,
         Mpi,
@@ -42,7 +43,8 @@ if TYPE_CHECKING:
 _MODULES = {
     "checkpoint": ("Checkpoint",),
     "data_input": ("DataInput",),
-    "estimator.compute.cluster": ("AmlCompute", "ComputeTarget", "GpuCluster", "SlurmCluster"),
+    "estimator.compute.cluster": ("AmlCompute", "ComputeTarget", "GpuCluster"),
+    "estimator.compute.slurm_cluster": ("SlurmCluster",),
     "estimator.packages.conda_dependencies": ("CondaDependencies",),
     "estimator.distribution": ("Gloo", "Mpi", "MpiConfiguration", "Nccl", "PyTorchConfiguration"),
     "estimator.packages.environment": ("Environment",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from mlflow.entities import Param, RunStatus, RunTag
@@ -25,6 +25,12 @@ def _storable(text: str, longest: int) -> str:
     """Text that every store takes: no bytes that are not UTF-8, not too long."""
     text = text.encode("utf-8", errors="backslashreplace").decode()
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def _note(there: Mapping[str, str], text: str) -> str:
+    """Our page, below what somebody else has written there."""
+    theirs = page.own_text(there.get(tags.NOTE, ""))
+    return f"{theirs}\n\n{page.MARK}\n\n{text}" if theirs else f"{page.MARK}\n\n{text}"
 
 
 class RunMirror:
@@ -80,11 +86,15 @@ class RunMirror:
             self._client.update_run(self._job.run_id, status=Phase.RUNNING.mlflow_status)
 
     def _set_tags(self, phase: Phase, outcome: Outcome | None, more: dict[str, str]) -> None:
+        there = self._client.get_run(self._job.run_id).data.tags
+        waiting = page.waiting_reason(phase, self._directory.events())
+        if not waiting and tags.WAITING in there:
+            self._client.delete_tag(self._job.run_id, tags.WAITING)
         values = {
             tags.STATUS: phase.value,
-            tags.NOTE: self._note(page.describe(self._job, self._directory, phase, outcome)),
+            tags.NOTE: _note(there, page.describe(self._job, self._directory, phase, outcome)),
             **({tags.JOB_ID: self._directory.job_id} if self._directory.job_id else {}),
-            **self._waiting(phase),
+            **({tags.WAITING: waiting} if waiting else {}),
             **({tags.ATTEMPT: str(self._directory.attempt)} if self._directory.attempt > 1 else {}),
             **more,
         }
@@ -92,17 +102,6 @@ class RunMirror:
             RunTag(key, _storable(self._concealer.conceal(value), _LONGEST_TAG)) for key, value in values.items()
         ]
         self._client.log_batch(self._job.run_id, tags=run_tags)
-
-    def _waiting(self, phase: Phase) -> dict[str, str]:
-        reason = page.waiting_reason(phase, self._directory.events())
-        if not reason and tags.WAITING in self._client.get_run(self._job.run_id).data.tags:
-            self._client.delete_tag(self._job.run_id, tags.WAITING)
-        return {tags.WAITING: reason} if reason else {}
-
-    def _note(self, text: str) -> str:
-        """Our page, below what somebody else has written there."""
-        theirs = page.own_text(self._client.get_run(self._job.run_id).data.tags.get(tags.NOTE, ""))
-        return f"{theirs}\n\n{page.MARK}\n\n{text}" if theirs else f"{page.MARK}\n\n{text}"
 
     def _deliver(self, outcome: Outcome) -> None:
         run_id = self._job.run_id

@@ -13,7 +13,7 @@ import pytest
 from mlflow_pytorch_estimator import placement
 from mlflow_pytorch_estimator.errors import ConfigError, SchedulerError
 from mlflow_pytorch_estimator.jobdir import JobDir
-from mlflow_pytorch_estimator.schedulers.slurm import client, place, queries, script, states
+from mlflow_pytorch_estimator.schedulers.slurm import client, options, place, queries, script, states
 from mlflow_pytorch_estimator.schedulers.slurm.queries import Said
 from mlflow_pytorch_estimator.spec import Distribution, InterpreterSpec, JobSpec, Resources
 from mlflow_pytorch_estimator.status import Phase
@@ -57,29 +57,29 @@ exec /opt/python -m mlflow_pytorch_estimator.schedulers.slurm.node '/home/my job
 
 def test_the_script_of_a_small_job(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(script, "PYTHON", "/opt/python")
-    assert script.Script.of(JOB, JobDir(Path("/home/me/jobs/r1"))).text == SMALL
+    assert script.batch_script(JOB, JobDir(Path("/home/me/jobs/r1"))) == SMALL
 
 
 def test_the_script_of_a_large_job(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(script, "PYTHON", "/opt/python")
-    options = {"--partition": "gpu", "constraint": "nvlink", "contiguous": True, "gpu_type": "a100"}
+    given = {"--partition": "gpu", "constraint": "nvlink", "contiguous": True, "gpu_type": "a100"}
     job = replace(
         JOB,
         entry_point="horovod",
         resources=Resources(4, 16, 2, 64.0, low_priority=True),
         distribution=Distribution("horovod", 2),
-        scheduler_options=options,
+        scheduler_options=given,
         max_seconds=3600.0,
         grace_seconds=60.0,
         start_seconds=300.0,
         max_retries=2,
     )
-    assert script.Script.of(job, JobDir(Path("/home/my jobs/r1"))).text == LARGE
+    assert script.batch_script(job, JobDir(Path("/home/my jobs/r1"))) == LARGE
 
 
 def test_paths_that_slurm_would_change_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"Slurm cannot take the path .*set GPU_CLUSTER_HOME"):
-        script.Script.of(JOB, JobDir(Path("/home/100%/jobs/r1")))
+        script.batch_script(JOB, JobDir(Path("/home/100%/jobs/r1")))
 
 
 # --- states and reasons
@@ -255,8 +255,8 @@ def test_what_a_user_says_for_all_jobs_counts_where_the_job_does_not(monkeypatch
     for name in ("ACCOUNT", "PARTITION", "QOS", "OUTPUT", "GRES", "TIMELIMIT"):
         monkeypatch.setenv(f"SBATCH_{name}", f"my-{name.lower()}")
     monkeypatch.setenv("SBATCH_CONSTRAINT", "")
-    assert client.users_defaults(["--partition", "mem"]) == ("--account=my-account", "--qos=my-qos")
-    assert client.users_defaults([])[1] == "--partition=my-partition"
+    assert options.users_defaults(["--partition", "mem"]) == ("--account=my-account", "--qos=my-qos")
+    assert options.users_defaults([])[1] == "--partition=my-partition"
 
 
 def test_a_program_that_does_not_answer(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

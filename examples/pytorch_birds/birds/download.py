@@ -121,6 +121,7 @@ def _unpack(archive: IO[bytes], folder: Path, name: str) -> None:
                 raise InputError(f"data_url: {name} needs {needed >> 20} MiB, {folder.parent} has {free >> 20}")
             bundle.extractall(folder)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        # What zipfile raises: broken, cut short, an unknown method, a password.
         raise InputError(f"data_url: {name} is broken or encrypted ({error}): make the zip again") from error
 
 

@@ -16,7 +16,6 @@ from typing import Any
 from mlflow_pytorch_estimator import clusters, jobdir
 from mlflow_pytorch_estimator.clusters import Cluster
 from mlflow_pytorch_estimator.estimator.compute import configuration
-from mlflow_pytorch_estimator.estimator.compute.attaching import AttachConfiguration
 from mlflow_pytorch_estimator.estimator.compute.configuration import ProvisioningConfiguration, priority_is_low
 from mlflow_pytorch_estimator.estimator.compute.status import (
     AmlComputeStatus,
@@ -31,7 +30,7 @@ from mlflow_pytorch_estimator.estimator.exceptions import ComputeTargetException
 from mlflow_pytorch_estimator.schedulers import load_scheduler
 from mlflow_pytorch_estimator.schedulers.base import ClusterState, Scheduler
 
-__all__ = ["AmlCompute", "ComputeTarget", "GpuCluster", "ProvisioningConfiguration", "SlurmCluster", "priority_is_low"]
+__all__ = ["AmlCompute", "ComputeTarget", "GpuCluster", "ProvisioningConfiguration", "priority_is_low"]
 
 _DEFAULT_MAX_NODES = 4
 _DEFAULT_IDLE_SECONDS = 1800
@@ -283,30 +282,6 @@ class GpuCluster(ComputeTarget):
             show(".")
             time.sleep(min(_POLL_SECONDS, max(0.0, deadline - time.monotonic())))
         show("\nSucceeded\nAmlCompute wait for completion finished\n")
-
-
-class SlurmCluster(GpuCluster):
-    """A partition of a Slurm cluster. Its nodes are Slurm's: it places jobs, and powers nodes up and down."""
-
-    type = "SlurmCluster"
-
-    @staticmethod
-    def attach_configuration(
-        partition: str | None = None,
-        account: str | None = None,
-        qos: str | None = None,
-        constraint: str | None = None,
-        *,
-        gpu_type: str | None = None,
-        scheduler_options: Mapping[str, Any] | None = None,
-    ) -> AttachConfiguration:
-        """Describe a partition for ``ComputeTarget.attach``, by default the site's default one.
-
-        ``scheduler_options`` are further long options of ``sbatch``.
-        """
-        given = {"partition": partition, "account": account, "qos": qos, "constraint": constraint, "gpu_type": gpu_type}
-        named = {name: value for name, value in given.items() if value is not None}
-        return AttachConfiguration("slurm", {**named, **(scheduler_options or {})})
 
 
 def _say_nothing(text: str) -> None:

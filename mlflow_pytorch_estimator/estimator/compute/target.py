@@ -46,7 +46,8 @@ class ComputeTarget:
 
     def __new__(cls, workspace: HasHome, name: str) -> GpuCluster:
         """The object for what is stored under that name."""
-        from mlflow_pytorch_estimator.estimator.compute.cluster import GpuCluster, SlurmCluster  # built on this class
+        from mlflow_pytorch_estimator.estimator.compute.cluster import GpuCluster  # both are built on this class
+        from mlflow_pytorch_estimator.estimator.compute.slurm_cluster import SlurmCluster
 
         with at_home(workspace):
             found = clusters.find(name) if isinstance(name, str) else None

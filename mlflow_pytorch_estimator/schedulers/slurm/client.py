@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mlflow_pytorch_estimator.errors import SchedulerError
@@ -23,8 +23,6 @@ _AWAY = re.compile(
 _FOREIGN = re.compile(
     r"SBATCH_|SALLOC_|SRUN_|SLURM_(?!CONF$|CLUSTERS$|JWT$)|SQUEUE_|SINFO_|SACCT_|SCONTROL_|SLURMD_|SCANCEL_"
 )
-_DEFAULTS = ("account", "clusters", "constraint", "partition", "qos", "reservation")
-"""Options of ``sbatch`` that people set for all their jobs, in variables such as ``SBATCH_ACCOUNT``."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +54,6 @@ def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """An environment in which Slurm's commands do what their arguments say."""
     given = os.environ if environ is None else environ
     return {name: value for name, value in given.items() if not _FOREIGN.match(name)}
-
-
-def users_defaults(options: Collection[str]) -> tuple[str, ...]:
-    """What the user's shell says for all jobs, as arguments of ``sbatch``; not where ``options`` name it.
-
-    As arguments, because such a variable wins over a script and would beat what the job itself says.
-    """
-    said = {name.lstrip("-") for name in options}
-    found = ((name, os.environ.get(f"SBATCH_{name.upper()}")) for name in _DEFAULTS if name not in said)
-    return tuple(f"--{name}={value}" for name, value in found if value)
 
 
 def run(*argv: str, environ: Mapping[str, str] | None = None, patient: bool = False, text: str | None = None) -> Answer:

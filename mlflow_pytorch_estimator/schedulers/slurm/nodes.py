@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +13,8 @@ from mlflow_pytorch_estimator.clusters import Cluster
 from mlflow_pytorch_estimator.errors import ConfigError, SchedulerError
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.schedulers.base import ClusterState, Node, NodeState
-from mlflow_pytorch_estimator.schedulers.slurm import client, queries
+from mlflow_pytorch_estimator.schedulers.slurm import client, queries, watcher
+from mlflow_pytorch_estimator.schedulers.slurm import options as slurm_options
 
 _FORMAT = "%N|%T|%c|%m|%G|%E"
 _GPUS = re.compile(r"gpu(?::[^:,()]+)?:(\d+)")
@@ -70,7 +70,7 @@ def partition(options: Mapping[str, Any]) -> str:
     """The name of the partition; ConfigError if there is none of it."""
     lines = client.ask("sinfo", "--noheader", "--format=%P|%a").splitlines()
     names = [line.partition("|")[0] for line in lines]
-    wanted = options.get("partition") or options.get("--partition") or os.environ.get("SBATCH_PARTITION")
+    wanted = slurm_options.partition(options)
     if wanted is None:
         default = next((name for name in names if name.endswith("*")), None)
         if default is None:
@@ -79,7 +79,7 @@ def partition(options: Mapping[str, Any]) -> str:
     if wanted not in {name.rstrip("*") for name in names}:
         known = ", ".join(sorted(name.rstrip("*") for name in names))
         raise ConfigError(f"Slurm has no partition {wanted!r}; there is {known}")
-    return str(wanted)
+    return wanted
 
 
 def node_state(text: str) -> NodeState | None:
@@ -136,15 +136,11 @@ def power_up(cluster: Cluster, wanted: int) -> None:
     state = cluster_state(cluster)
     if state.target >= wanted or state.errors:
         return
-    options = [
-        f"--{name.lstrip('-')}" if value is True else f"--{name.lstrip('-')}={value}"
-        for name, value in cluster.scheduler_options.items()
-        if name != "gpu_type"
-    ]
     answer = client.run(
         *("sbatch", "--parsable", f"--nodes={wanted}", "--ntasks-per-node=1", "--exclusive", "--time=1"),
-        *(f"--deadline={_POWER_UP_DEADLINE}", "--job-name=power-up", "--output=/dev/null", "--chdir=/", *options),
-        *client.users_defaults(cluster.scheduler_options),
+        *(f"--deadline={_POWER_UP_DEADLINE}", "--job-name=power-up", "--output=/dev/null", "--chdir=/"),
+        *slurm_options.users_defaults(cluster.scheduler_options),
+        *slurm_options.arguments(cluster.scheduler_options),
         *("--wrap", "true"),
         patient=True,
     )
@@ -159,7 +155,7 @@ def _runs() -> dict[str, str]:
     for path in jobs.glob("[!.]*") if jobs.is_dir() else ():
         directory = JobDir(path)
         job_id = directory.job_id
-        if job_id and not directory.delivered.exists() and directory.job.scheduler == "slurm":
+        if job_id and not directory.delivered.exists() and directory.job.scheduler == watcher.NAME:
             ids[job_id] = path
     found: dict[str, str] = {}
     for job_id, said in queries.active(ids).items():

@@ -12,7 +12,7 @@ from mlflow_pytorch_estimator.errors import ConfigError, SchedulerError
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.locks import HeldLock
 from mlflow_pytorch_estimator.schedulers.base import Allocation, ClusterState, count
-from mlflow_pytorch_estimator.schedulers.slurm import client, nodes, place, script, watcher
+from mlflow_pytorch_estimator.schedulers.slurm import client, nodes, options, place, script, watcher
 from mlflow_pytorch_estimator.spec import JobSpec
 
 _REVIVAL_SECONDS = 20.0
@@ -29,23 +29,23 @@ class SlurmScheduler:
 
     def check(self, job: JobSpec) -> None:
         """Refuse options of our own, and what Slurm itself refuses (``sbatch --test-only``)."""
-        script.check_options(job.scheduler_options)
+        options.check(job.scheduler_options)
         if job.compute is not None:
             clusters.check_nodes(job.compute, job.resources.node_count)
         if job.container is not None:
             raise ConfigError("the Slurm scheduler runs no images yet: leave out the image, or use the local scheduler")
         if job.distribution.kind == "mpirun":
             raise ConfigError('the Slurm scheduler starts no mpirun yet: "horovod" needs none')
-        text = script.Script.of(job, JobDir.of_run("0" * 32)).text
-        defaults = client.users_defaults(job.scheduler_options)
+        text = script.batch_script(job, JobDir.of_run("0" * 32))
+        defaults = options.users_defaults(job.scheduler_options)
         answer = client.run("sbatch", "--test-only", *defaults, patient=True, text=text)
         if answer.code != 0:
             raise ConfigError(f"Slurm does not take the job: {answer.reason}")
 
     def submit(self, job: JobSpec, directory: JobDir, lock: HeldLock, environ: Mapping[str, str]) -> str:
         """Hand the job to ``sbatch``; the environment travels with it, in no file of ours and in no script."""
-        text = script.Script.of(job, directory).text
-        defaults = client.users_defaults(job.scheduler_options)
+        text = script.batch_script(job, directory)
+        defaults = options.users_defaults(job.scheduler_options)
         answer = client.run("sbatch", "--parsable", "--export=ALL", *defaults, environ=environ, patient=True, text=text)
         job_id = answer.output.strip().split(";")[0]
         if answer.code != 0 or not job_id.isdigit():
@@ -81,7 +81,7 @@ class SlurmScheduler:
 
     def check_cluster(self, cluster: Cluster) -> Sequence[str]:
         """Refuse options of our own."""
-        script.check_options(cluster.scheduler_options)
+        options.check(cluster.scheduler_options)
         have, _ = nodes.size(cluster.scheduler_options)
         if have >= cluster.max_nodes:
             return ()
