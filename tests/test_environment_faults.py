@@ -273,8 +273,9 @@ def test_read_only_cache(bench: LocalBench, mount: Callable[..., Path]) -> None:
 @pytest.mark.parametrize("place", ["environments", "uv"])
 def test_full_disk(bench: LocalBench, mount: Callable[..., Path], tmp_path: Path, place: str) -> None:
     bench.index.wheel("large", size=3 << 20)
-    disk = mount(tmp_path / "disk", "-t", "tmpfs", "-o", "size=4m", "none")
-    (disk / "filler").write_bytes(b"x" * (3 << 20))
+    # One MB is left, and after the failure more than enough: uv may end before it has cleared its own half file.
+    disk = mount(tmp_path / "disk", "-t", "tmpfs", "-o", "size=9m", "none")
+    (disk / "filler").write_bytes(b"x" * (8 << 20))
     if place == "environments":
         bench.cache = disk / "cache"
     else:
