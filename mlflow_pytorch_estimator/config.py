@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from mlflow_pytorch_estimator.config_checks import CHECKS, LAUNCHERS
 from mlflow_pytorch_estimator.errors import ConfigError
-from mlflow_pytorch_estimator.schedulers import SCHEDULERS
 from mlflow_pytorch_estimator.spec import Distribution, Resources
 
 # MLflow puts these into the caller's own dict before it calls a backend.
@@ -22,18 +21,6 @@ DOCKER_ARGS = "DOCKER_ARGS"
 DOCKER_AUTH = "docker_auth"
 _BUILD_IMAGE = "build_image"
 _MLFLOW_KEYS = frozenset({ENV_MANAGER, SYNCHRONOUS, STORAGE_DIR, DOCKER_ARGS, DOCKER_AUTH, _BUILD_IMAGE})
-_LAUNCHERS = {
-    "horovod": ("horovod", None),
-    "mpi": ("horovod", None),
-    "mpirun": ("mpirun", None),
-    "torch": ("torch", None),
-    "torchrun": ("torch", None),
-    "nccl": ("torch", "nccl"),
-    "gloo": ("torch", "gloo"),
-}
-"""Kind of distribution and backend of torch.distributed, by the names that users give."""
-_SIGNALS = ("USR1", "USR2")
-_METRICS = ("drop", "prefix")
 
 
 @dataclass(frozen=True)
@@ -103,7 +90,7 @@ class BackendConfig:
         """The part that the launcher reads."""
         if self.distributed_training is None:
             return Distribution()
-        kind, backend = _LAUNCHERS[self.distributed_training]
+        kind, backend = LAUNCHERS[self.distributed_training]
         return Distribution(kind, self.process_count_per_node, backend, self.min_node_count, self.max_restarts)
 
     def over(self, defaults: Mapping[str, Any], source: str) -> BackendConfig:
@@ -129,7 +116,7 @@ def read_config(raw: object, *, whole: bool = True) -> BackendConfig:
     _refuse_build(settings)
     _refuse_unknown(own)
     for name, value in own.items():
-        _CHECKS[name](name, value)
+        CHECKS[name](name, value)
     if own.get("compute") and {"scheduler", "scheduler_options"} & set(own):
         raise ConfigError("compute brings its own scheduler: leave out scheduler and scheduler_options")
     if "retry_exit_codes" in own:
@@ -219,120 +206,3 @@ def _refuse_unknown(own: Mapping[Any, Any]) -> None:
             close = difflib.get_close_matches(str(key), valid, n=1, cutoff=0.5)
             hint = f"did you mean {close[0]!r}?" if close else f"valid keys are {', '.join(valid)}"
             raise ConfigError(f"unknown key {key!r} in the backend config; {hint}")
-
-
-def _scheduler(name: str, value: object) -> None:
-    if not isinstance(value, str) or value not in SCHEDULERS:
-        raise ConfigError(f"{name} is {value!r}; it must be one of: {', '.join(sorted(SCHEDULERS))}")
-
-
-def _text_or_none(name: str, value: object) -> None:
-    if value is not None and (not isinstance(value, str) or not value):
-        raise ConfigError(f"{name} is {value!r}; it must be a name")
-
-
-def _mapping(name: str, value: object) -> None:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{name} is {value!r}; it must be a JSON object")
-
-
-def _flag(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise ConfigError(f"{name} is {value!r}; it must be true or false")
-
-
-def _launcher_or_none(name: str, value: object) -> None:
-    if value is not None:
-        _one_of(name, value, _LAUNCHERS)
-
-
-def _one_of(name: str, value: object, choices: Collection[str]) -> None:
-    if not isinstance(value, str) or value not in choices:
-        raise ConfigError(f"{name} is {value!r}; it must be one of: {', '.join(choices)}")
-
-
-def _signal_or_none(name: str, value: object) -> None:
-    if value is not None:
-        _one_of(name, value, _SIGNALS)
-
-
-def _rank_metrics(name: str, value: object) -> None:
-    _one_of(name, value, _METRICS)
-
-
-def _count(name: str, value: object) -> None:
-    _whole(name, value, 0)
-
-
-def _exit_codes(name: str, value: object) -> None:
-    whole = isinstance(value, (list, tuple)) and all(
-        isinstance(code, int) and not isinstance(code, bool) for code in value
-    )
-    if not whole:
-        raise ConfigError(f"{name} is {value!r}; it must be a list of exit codes, such as [75, -9]")
-
-
-def _positive(name: str, value: object) -> None:
-    _whole(name, value, 1)
-
-
-def _positive_or_none(name: str, value: object) -> None:
-    if value is not None:
-        _whole(name, value, 1)
-
-
-def _count_or_none(name: str, value: object) -> None:
-    if value is not None:
-        _whole(name, value, 0)
-
-
-def _whole(name: str, value: object, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least {least}")
-
-
-def _amount(name: str, value: object) -> None:
-    if not _is_number(value) or float(str(value)) == 0:
-        raise ConfigError(f"{name} is {value!r}; it must be a number above 0")
-
-
-def _amount_or_none(name: str, value: object) -> None:
-    if value is not None:
-        _amount(name, value)
-
-
-def _is_number(value: object) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and math.isfinite(float(str(value))) and float(str(value)) >= 0
-
-
-def _seconds(name: str, value: object) -> None:
-    if not _is_number(value):
-        raise ConfigError(f"{name} is {value!r}; it must be a number of seconds, 0 or more")
-
-
-_CHECKS = {
-    "scheduler": _scheduler,
-    "scheduler_options": _mapping,
-    "compute": _text_or_none,
-    "node_count": _positive,
-    "process_count_per_node": _positive,
-    "distributed_training": _launcher_or_none,
-    "min_node_count": _positive_or_none,
-    "max_restarts": _count,
-    "rank_metrics": _rank_metrics,
-    "cpus_per_node": _positive_or_none,
-    "gpus_per_node": _count_or_none,
-    "memory_gb_per_node": _amount_or_none,
-    "max_run_duration_seconds": _amount_or_none,
-    "checkpoint_signal": _signal_or_none,
-    "checkpoint_lead_seconds": _amount,
-    "start_timeout_seconds": _amount,
-    "max_retries": _count,
-    "retry_exit_codes": _exit_codes,
-    "resume_from": _text_or_none,
-    "low_priority": _flag,
-    "upgrade_environment": _flag,
-    "detach": _flag,
-    "grace_period_seconds": _seconds,
-}
