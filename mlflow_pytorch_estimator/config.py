@@ -44,6 +44,9 @@ class BackendConfig:
     """The job goes on with so many nodes when others are lost (elastic); by default it needs all."""
     max_restarts: int = 0
     """How often ``torchrun`` starts the ranks anew when one fails, before the job counts as failed."""
+    relay: bool | None = None
+    """Let the ranks' MLflow calls go through the job directory to the submit host; by default where nodes of a cluster
+    cannot reach the tracking store themselves (SQLite, files, a server at a loopback address)."""
     rank_metrics: str = "drop"
     """What becomes of metrics that ranks above 0 log: ``drop``, or ``prefix`` for ``rank_3/loss``."""
     cpus_per_node: int | None = None

@@ -42,6 +42,11 @@ def _flag(name: str, value: object) -> None:
         raise ConfigError(f"{name} is {value!r}; it must be true or false")
 
 
+def _flag_or_none(name: str, value: object) -> None:
+    if value is not None:
+        _flag(name, value)
+
+
 def _launcher_or_none(name: str, value: object) -> None:
     if value is not None:
         _one_of(name, value, LAUNCHERS)
@@ -121,6 +126,7 @@ CHECKS = {
     "distributed_training": _launcher_or_none,
     "min_node_count": _positive_or_none,
     "max_restarts": _count,
+    "relay": _flag_or_none,
     "rank_metrics": _rank_metrics,
     "cpus_per_node": _positive_or_none,
     "gpus_per_node": _count_or_none,

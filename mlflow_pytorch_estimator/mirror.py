@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from mlflow.entities import Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
@@ -15,6 +16,9 @@ from mlflow_pytorch_estimator.secretvalues import Concealer
 from mlflow_pytorch_estimator.status import Phase
 from mlflow_pytorch_estimator.system_metrics import SystemMetrics
 from mlflow_pytorch_estimator.tracking import Stores, stores_of
+
+if TYPE_CHECKING:
+    from mlflow_pytorch_estimator.relay.forward import Forwarder
 
 _STATUS_CHECK_SECONDS = 10.0
 _LONGEST_PARAMETER = 6000
@@ -33,13 +37,21 @@ def _note(there: Mapping[str, str], text: str) -> str:
     return f"{theirs}\n\n{page.MARK}\n\n{text}" if theirs else f"{page.MARK}\n\n{text}"
 
 
+def _forwarder(directory: JobDir, stores: Stores) -> Forwarder:
+    from mlflow_pytorch_estimator.relay.forward import Forwarder
+
+    return Forwarder(directory, stores)
+
+
 class RunMirror:
     """Writes one run from one job directory."""
 
     def __init__(self, directory: JobDir, stores: Stores | None = None) -> None:
         self._directory = directory
         self._job = directory.job
-        self._client = (stores or stores_of(self._job)).client()
+        stores = stores or stores_of(self._job)
+        self._client = stores.client()
+        self._forwarder = _forwarder(directory, stores) if self._job.relay else None
         self._concealer = Concealer.from_environ()
         self._metrics = SystemMetrics(self._client, self._job, directory)
         self._logs = uploads.LiveLogs(self._client, self._job.run_id)
@@ -62,12 +74,26 @@ class RunMirror:
                 self._metrics.upload()
                 self._logs.upload(self._directory.rank_logs())
 
+    def relay(self) -> None:
+        """Send on what the ranks have said to MLflow, where they cannot do that themselves."""
+        if self._forwarder is not None:
+            self._forwarder.pump()
+
+    def close(self) -> None:
+        """Let go of what relaying needs."""
+        if self._forwarder is not None:
+            self._forwarder.close()
+
     def deliver(self) -> None:
         """Write everything that is left, the status last. Raises what the store raises."""
         with locks.holding(self._directory.delivery_lock):
             outcome = self._directory.outcome
             if outcome is None or self._directory.delivered.exists():
                 return
+            try:
+                self.relay()
+            finally:
+                self.close()
             with _forgetting_deleted_runs():
                 self._deliver(outcome)
             self._directory.delivered.touch(mode=0o600)

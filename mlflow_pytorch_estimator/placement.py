@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
 from typing import Any
-from urllib.parse import urlsplit
 
 from mlflow_pytorch_estimator import clusters
 from mlflow_pytorch_estimator.clusters import Cluster
@@ -15,7 +13,6 @@ from mlflow_pytorch_estimator.errors import ConfigError
 from mlflow_pytorch_estimator.schedulers import load_scheduler
 from mlflow_pytorch_estimator.schedulers.machine import capacity
 from mlflow_pytorch_estimator.schedulers.pool import node_shape
-from mlflow_pytorch_estimator.secretvalues import without_password
 from mlflow_pytorch_estimator.spec import Distribution, Resources
 
 _LOCAL = "local"
@@ -64,27 +61,6 @@ def backend_here(asked: Distribution, place: Placement) -> tuple[Distribution, t
     if asked.backend != "nccl" or gpus != 0:
         return asked, ()
     return replace(asked, backend="gloo"), ("nccl needs GPUs, and the job has none: the ranks are told to use gloo",)
-
-
-def reach(place: Placement, tracking_uri: str | None) -> tuple[str, ...]:
-    """What the user should know about a tracking store that the nodes of a real cluster may not reach."""
-    if place.scheduler == _LOCAL or tracking_uri is None:
-        return ()
-    parts = urlsplit(tracking_uri)
-    if parts.scheme in {"http", "https"}:
-        if not _is_loopback(parts.hostname or ""):
-            return ()
-        server = f"the tracking server {without_password(tracking_uri)} is reached from this machine only"
-        return (f"{server}: start it with --host and name it by this machine's address, or the nodes cannot log",)
-    store = f"the tracking store {without_password(tracking_uri)} is used by the nodes over the shared file system"
-    return (f"{store}: with a tracking server (MLFLOW_TRACKING_URI=http://...) nothing depends on its locks",)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def _cluster(name: str) -> Cluster:

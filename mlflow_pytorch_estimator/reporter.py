@@ -65,6 +65,16 @@ class Reporter:
             pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
 
 
+class NoReporter(Reporter):
+    """For a job whose submit side reports: nothing of it talks to MLflow on the node."""
+
+    def start(self) -> None:
+        """Nothing to begin."""
+
+    def deliver(self) -> None:
+        """The outcome is on disk; whoever looks after the job sees it into the run."""
+
+
 def _attempt(action: Callable[[], None]) -> bool:
     try:
         action()

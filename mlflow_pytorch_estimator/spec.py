@@ -127,6 +127,8 @@ class JobSpec:
     """Retry only when the failed rank ended with one of these; negative for signals. Empty means any."""
     resume_from: str | None = None
     """Folder with the checkpoints that the first attempt finds."""
+    relay: bool = False
+    """The ranks' MLflow calls go through the job directory, see ``relay``."""
     rank_metrics: str = "drop"
     """What becomes of metrics that ranks above 0 log: ``drop`` or ``prefix``."""
     environment_variables: tuple[str, ...] = ()

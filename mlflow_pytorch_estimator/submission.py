@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from mlflow.exceptions import MlflowException
@@ -34,6 +35,8 @@ from mlflow_pytorch_estimator.errors import ProjectError, SchedulerError
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.rank_policy import policy
 from mlflow_pytorch_estimator.reconcile import reconcile
+from mlflow_pytorch_estimator.relay import choosing
+from mlflow_pytorch_estimator.relay.choosing import Way
 from mlflow_pytorch_estimator.request import Request, complete, rank_variables
 from mlflow_pytorch_estimator.schedulers import load_scheduler
 from mlflow_pytorch_estimator.schedulers.base import Scheduler
@@ -157,6 +160,7 @@ def _keeping(job: JobSpec, directory: JobDir) -> JobSpec:
 def _specify(request: Request, place: placement.Placement, description: Description) -> JobSpec:
     config, environment = request.config, description.environment
     distribution, notices = placement.backend_here(request.launch, place)
+    way = _way(request, place.scheduler)
     return JobSpec(
         run_id=_NO_RUN,
         experiment_id=request.experiment_id,
@@ -183,12 +187,18 @@ def _specify(request: Request, place: placement.Placement, description: Descript
         max_retries=config.max_retries,
         retry_exit_codes=config.retry_exit_codes,
         resume_from=str(resuming.find(config.resume_from)) if config.resume_from else None,
+        relay=way.relay,
         rank_metrics=config.rank_metrics,
         upgrade_environment=config.upgrade_environment and environment.manager != "local",
-        notices=(*request.notices, *place.notices, *notices, *placement.reach(place, request.stores.tracking_uri)),
+        notices=(*request.notices, *place.notices, *notices, *way.notices),
         tracking_uri=tracking.without_credentials(request.stores.tracking_uri),
         registry_uri=tracking.without_credentials(request.stores.registry_uri),
     )
+
+
+def _way(request: Request, scheduler: str) -> Way:
+    artifacts = partial(tracking.artifact_location, request.stores, request.experiment_id)
+    return choosing.choose(scheduler, request.stores.tracking_uri, artifacts, asked=request.config.relay)
 
 
 def _is_ready(job: JobSpec) -> bool:

@@ -20,6 +20,7 @@ from pathlib import Path
 import horovod_built
 import mlflow
 import pytest
+from gateway import gateway  # noqa: F401 - a fixture
 from hypothesis import HealthCheck, settings
 from images import image, podman_settings, registry, small_root  # noqa: F401 - fixtures
 from mlflow.entities import Run
@@ -161,7 +162,7 @@ def server(tmp_path: Path, home: Path, empty_store: Path, monkeypatch: pytest.Mo
         start_new_session=True,
     )
     try:
-        wait_until(lambda: _answers(f"{uri}/health"), 60, "the MLflow server")
+        wait_until(lambda: _answers(f"{uri}/health"), 180, "the MLflow server")
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         monkeypatch.setenv("MLFLOW_REGISTRY_URI", uri)
         yield Server(uri, MlflowClient(uri, uri))

@@ -31,6 +31,7 @@ EVERY_KEY: dict[str, Any] = {
     "distributed_training": "torchrun",
     "min_node_count": 1,
     "max_restarts": 2,
+    "relay": False,
     "rank_metrics": "prefix",
     "cpus_per_node": 2,
     "gpus_per_node": 0,

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlflow
 import pytest
 from conftest import Finished, Project, finish, processes_with, submit, wait_until
 from mlflow.tracking import MlflowClient
@@ -84,7 +85,9 @@ def test_a_project_runs(project: Project, store: MlflowClient, slurm: Slurm, cap
     assert done.tags["gpu_cluster.job_id"] == job_id
     assert "n1, 2 CPUs, 2 GPUs (slurm scheduler)" in done.tags["mlflow.note.content"]
     assert done.run.info.status == "FINISHED"
-    words = "is used by the nodes over the shared file system: with a tracking server"
+    words = (
+        f"nodes do not reach the tracking store {mlflow.get_tracking_uri()}: the ranks' calls go through the job dir"
+    )
     assert words in capfd.readouterr().err
     assert words in done.tags["gpu_cluster.notice"]
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_pytorch_estimator import placement
 from mlflow_pytorch_estimator.errors import ConfigError, SchedulerError
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.schedulers.slurm import client, options, place, queries, script, states
@@ -304,26 +303,3 @@ def test_gpus_by_their_long_names() -> None:
 def test_outside_of_slurm() -> None:
     with pytest.raises(SchedulerError, match="SLURM_JOB_ID is not set"):
         place.here({})
-
-
-# --- tracking stores
-
-
-@pytest.mark.parametrize(
-    ("uri", "words"),
-    [
-        ("http://127.0.0.1:5000", "the tracking server http://127.0.0.1:5000 is reached from this machine only: "),
-        ("http://me:word@localhost:5000", "the tracking server http://localhost:5000 is reached from this machine o"),
-        ("http://[::1]:5000", "the tracking server http://[::1]:5000 is reached"),
-        ("sqlite:////home/me/mlflow.db", "the tracking store sqlite:////home/me/mlflow.db is used by the nodes over "),
-        ("/home/me/mlruns", "the tracking store /home/me/mlruns is used by the nodes over the shared file system"),
-        ("https://mlflow.example.org", ""),
-        ("http://10.0.0.7:5000", ""),
-    ],
-)
-def test_stores_that_nodes_may_not_reach(uri: str, words: str) -> None:
-    elsewhere = placement.Placement("slurm", {}, Resources())
-    found = placement.reach(elsewhere, uri)
-    assert len(found) == bool(words)
-    assert "".join(found).startswith(words)
-    assert placement.reach(placement.Placement("local", {}, Resources()), uri) == ()

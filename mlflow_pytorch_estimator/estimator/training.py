@@ -135,6 +135,7 @@ def script_source(container: Container | None, *arguments: Any, **settings: Any)
 _SETTINGS = (
     "min_node_count",
     "max_restarts",
+    "relay",
     "rank_metrics",
     "checkpoint_signal",
     "checkpoint_lead_seconds",

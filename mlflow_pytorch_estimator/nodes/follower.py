@@ -23,6 +23,7 @@ from mlflow_pytorch_estimator.launchers.base import RankCommand, outside_of_rank
 from mlflow_pytorch_estimator.nodes import wire
 from mlflow_pytorch_estimator.nodes.here import HereNode, Scene
 from mlflow_pytorch_estimator.nodes.sampling import Sampler
+from mlflow_pytorch_estimator.relay import door
 from mlflow_pytorch_estimator.schedulers import load_scheduler
 from mlflow_pytorch_estimator.schedulers.base import ALLOCATION_VARIABLE, Allocation
 
@@ -111,6 +112,7 @@ def main(argv: list[str]) -> int:
     place = load_scheduler(directory.job.scheduler).allocation(os.environ)
     if place.cpus:
         os.sched_setaffinity(0, place.cpus)
+    door.serve(place.node)
     channel, _ = wire.join(argv[1], {"place": asdict(place)}, _JOIN_SECONDS)
     return Follower(directory, place, channel).run()
 

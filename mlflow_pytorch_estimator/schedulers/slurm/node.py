@@ -14,6 +14,8 @@ from types import FrameType
 from mlflow_pytorch_estimator import agent
 from mlflow_pytorch_estimator.errors import GpuClusterError
 from mlflow_pytorch_estimator.jobdir import JobDir
+from mlflow_pytorch_estimator.relay import door
+from mlflow_pytorch_estimator.reporter import NoReporter
 from mlflow_pytorch_estimator.schedulers.base import ALLOCATION_VARIABLE
 from mlflow_pytorch_estimator.schedulers.local import JOB_DIRECTORY_VARIABLE
 from mlflow_pytorch_estimator.schedulers.slurm import place, script
@@ -25,6 +27,8 @@ class SlurmAgent(agent.Agent):
 
     def __init__(self, directory: JobDir) -> None:
         super().__init__(directory, [])
+        if directory.job.relay:
+            self.reporter = NoReporter(directory)
         self._time_is_over = False
         signal.signal(signal.Signals[f"SIG{script.END_SIGNAL}"], self._on_time)
 
@@ -58,6 +62,9 @@ def main(argv: list[str]) -> int:
         environ = place.without_tasks(os.environ)
         os.environ.clear()
         os.environ.update(environ, **{ALLOCATION_VARIABLE: here.to_json(), JOB_DIRECTORY_VARIABLE: str(directory.path)})
+        if directory.job.relay:
+            os.environ[door.FOLDER_VARIABLE] = str(directory.relay)
+        door.serve(here.node)
         if job_agent.canceled:
             job_agent.conclude_canceled()
         else:

@@ -21,6 +21,7 @@ from pathlib import Path
 from mlflow_pytorch_estimator import detached, failure, jobdir, jobenv, locks
 from mlflow_pytorch_estimator.errors import GpuClusterError
 from mlflow_pytorch_estimator.jobdir import JobDir
+from mlflow_pytorch_estimator.relay.courier import Courier
 from mlflow_pytorch_estimator.schedulers.slurm import client, queries, states
 from mlflow_pytorch_estimator.schedulers.slurm.queries import Said
 from mlflow_pytorch_estimator.status import Phase
@@ -58,6 +59,9 @@ class Watched:
     directory: JobDir
     job_id: str
     lock: locks.HeldLock
+    relayed: bool
+    """Whether this side talks to MLflow for all of the job."""
+    courier: Courier | None = None
     told: tuple[Phase, str] | None = None
     asked_to_end: bool = False
     over_since: float | None = None
@@ -99,18 +103,22 @@ class Watcher:
             elif job_id is not None and directory.exists:
                 lock = locks.try_acquire(directory.lock)
                 if lock is not None:  # else the submitter has not let go yet
-                    self.jobs[name] = Watched(directory, job_id, lock)
+                    self.jobs[name] = Watched(directory, job_id, lock, directory.job.relay)
                     self._soon()
 
     def _look_at(self, name: str, watched: Watched) -> None:
         directory = watched.directory
         if not directory.path.exists() or directory.delivered.exists():
             self._leave(name)
+        elif watched.relayed and watched.courier is None and (directory.relay.is_dir() or directory.outcome):
+            watched.courier = Courier(directory)
         elif directory.outcome is not None:
             now = time.monotonic()
             if watched.concluded_since is None:
                 watched.concluded_since = now
                 self._soon()
+            if watched.relayed:
+                return  # its courier delivers
             if watched.over_since is not None or now > watched.concluded_since + _DELIVERY_SECONDS:
                 self._reports.deliver(directory)
         elif directory.cancel_requested and not watched.asked_to_end:
