@@ -91,7 +91,7 @@ with mlflow.start_run():
     mlflow.log_metric("loss", 10.0 + rank())
 print(mlflow.get_tracking_uri(), os.environ["SLURMD_NODENAME"])
 """
-    done = finish(Jobs(store, sys.executable, "slurm").submit(script, 2, 1, "torch", rank_metrics="prefix"))
+    done = finish(Jobs(store, sys.executable, "slurm").submit(script, 1, 2, "torch", rank_metrics="prefix", relay=True))
     assert done.succeeded, everything(done)
     assert {name: value for name, value in done.run.data.metrics.items() if "loss" in name} == {
         "loss": 10.0,
