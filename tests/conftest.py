@@ -7,12 +7,10 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +24,7 @@ from images import image, podman_settings, registry, small_root  # noqa: F401 - 
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from slurm_cluster import lab, slurm  # noqa: F401 - fixtures
+from tracking_server import serving
 
 from mlflow_pytorch_estimator import Experiment, Workspace
 from mlflow_pytorch_estimator.environments import ReadyEnvironment
@@ -144,40 +143,12 @@ class Server:
 
 @pytest.fixture
 def server(tmp_path: Path, home: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server of the test's own, as MLflow's current store."""
     copy_store(empty_store, tmp_path / "server.db", "mlflow-artifacts:/0")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    uri = f"http://127.0.0.1:{port}"
-    log = (tmp_path / "server.log").open("wb")
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
-            *("--backend-store-uri", f"sqlite:///{tmp_path}/server.db"),
-            *("--artifacts-destination", str(tmp_path / "stored")),
-        ],
-        cwd=tmp_path,
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-    )
-    try:
-        wait_until(lambda: _answers(f"{uri}/health"), 180, "the MLflow server")
+    with serving(tmp_path / "server.db") as uri:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         monkeypatch.setenv("MLFLOW_REGISTRY_URI", uri)
         yield Server(uri, MlflowClient(uri, uri))
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
-        log.close()
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310 - our own server  # noqa: S310 - our own server
-            return bool(response.status == 200)
-    except OSError:
-        return False
 
 
 @dataclass

@@ -6,8 +6,6 @@ import contextlib
 import inspect
 import os
 import re
-import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -17,13 +15,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, _answers, copy_store, wait_until
+from conftest import ROOT, copy_store
 from mlflow.store.model_registry.abstract_store import AbstractStore as AbstractRegistry
 from mlflow.store.tracking.abstract_store import AbstractStore
 from mlflow.store.tracking.file_store import FileStore
 from mlflow.store.tracking.rest_store import RestStore
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
+from tracking_server import serving
 
 from mlflow_pytorch_estimator.rank_policy import deliver, policy, registry, tracking
 from mlflow_pytorch_estimator.topology import _FAMILIES
@@ -125,21 +124,8 @@ def server_folder(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -
     """The address of a real `mlflow server` for all tests here, and where its store lies."""
     folder = tmp_path_factory.mktemp("server")
     copy_store(empty_store, folder / "server.db", "mlflow-artifacts:/0")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
-        *("--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "stored")),
-    ]
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
-        try:
-            wait_until(lambda: _answers(f"http://127.0.0.1:{port}/health"), 240, "the MLflow server")
-            yield f"http://127.0.0.1:{port}", folder
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(30)
+    with serving(folder / "server.db") as uri:
+        yield uri, folder
 
 
 @pytest.fixture(params=["sqlite", "server"])

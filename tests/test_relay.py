@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 import requests
-from conftest import Server, wait_until
+from conftest import Server, copy_store, wait_until
 from gateway import Gateway
+from mlflow.tracking import MlflowClient
+from tracking_server import serving
 
 from mlflow_pytorch_estimator.errors import ConfigError
 from mlflow_pytorch_estimator.jobdir import JobDir
@@ -185,6 +187,20 @@ def test_an_answer_is_read_once(tmp_path: Path) -> None:
 
 
 # --- the whole way, with MLflow's own client
+
+
+@pytest.fixture(scope="module")
+def server_uri(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[str]:
+    """A real server for all tests here."""
+    folder = tmp_path_factory.mktemp("server")
+    copy_store(empty_store, folder / "server.db", "mlflow-artifacts:/0")
+    with serving(folder / "server.db") as uri:
+        yield uri
+
+
+@pytest.fixture
+def server(home: Path, server_uri: str) -> Server:
+    return Server(server_uri, MlflowClient(server_uri, server_uri))
 
 
 @pytest.fixture(params=["sqlite", "server"])
