@@ -39,6 +39,7 @@ class Jobs:
         cpus: int | None = None,
         distribution: Distribution | None = None,
         files: Path | None = None,
+        gpus: int | None = None,
         **fields: Any,
     ) -> GpuClusterSubmittedRun:
         """A job of ``nodes`` x ``count`` ranks that run a script, beside copies of files.
@@ -63,7 +64,7 @@ class Jobs:
             command=fields.pop("command", "python train.py"),
             parameters={},
             interpreter=InterpreterSpec("local", python=self.python),
-            resources=Resources(node_count=nodes, cpus_per_node=cpus),
+            resources=Resources(node_count=nodes, cpus_per_node=cpus, gpus_per_node=gpus),
             distribution=distribution or Distribution(kind, count),
             **fields,
         )
@@ -73,7 +74,7 @@ class Jobs:
         scheduler.check(described)
         directory.write_job(described)
         directory.enter(Phase.QUEUED)
-        scheduler.submit(described, directory, lock, os.environ)
+        directory.write_job_id(scheduler.submit(described, directory, lock, os.environ))
         lock.close()
         return GpuClusterSubmittedRun.of_run(run.info.run_id)
 

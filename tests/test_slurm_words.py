@@ -125,6 +125,9 @@ def test_states_that_nobody_knows(words: str) -> None:
         ("QOSGrpCpuLimit", "all users of the QOS together have reached its limit (QOSGrpCpuLimit)"),
         ("AssocGrpGRES", "your group's limit is reached (AssocGrpGRES)"),
         ("ReqNodeNotAvail, UnavailableNodes:n1", "a node that it needs is not available (ReqNodeNotAvail, "),
+        ("ReqNodeNotAvail,_UnavailableNodes:n_1", "a node that it needs is not available (ReqNodeNotAvail,_Un"),
+        ("launch_failed_requeued_held", "it could not be started, and is held (launch_failed_requeued_held)"),
+        ("Nodes_required_for_job_are_DOWN,_DRAINED", "a node that it needs is not available (Nodes_required_for"),
         ("SomethingNew", "SomethingNew"),
     ],
 )
@@ -228,6 +231,26 @@ def test_without_accounting_the_controller_is_asked(programs: Path, output: str,
         "NodeList=n2 BatchHost=n2\n",
     )
     assert queries.ended("7") == Said("OUT_OF_MEMORY", "OutOfMemory", "n2", -125)
+
+
+def test_jobs_of_other_clusters_are_asked_for_there(programs: Path) -> None:
+    program(programs, "squeue", "7|PENDING|Resources|\n8|RUNNING|None|n1\n")
+    assert queries.active(["7", "8;gpu", "7;gpu"]) == {
+        "7": Said("PENDING", "Resources"),
+        "7;gpu": Said("PENDING", "Resources"),
+        "8;gpu": Said("RUNNING", "None", "n1"),
+    }
+    assert asked(programs, "squeue") == [
+        "--noheader --states=all --jobs=7 --format=%i|%T|%r|%N",
+        "--clusters=gpu --noheader --states=all --jobs=7,8 --format=%i|%T|%r|%N",
+    ]
+    program(programs, "sacct", "7|CANCELLED by 0|0:0|None assigned\n")
+    assert queries.ended("7;gpu") == Said("CANCELLED by 0", "", "", 0)
+    assert asked(programs, "sacct")[0].startswith("--clusters=gpu --allocations ")
+    program(programs, "sacct", code=1)
+    program(programs, "scontrol", "JobId=7 JobState=CANCELLED Reason=None ExitCode=0:0 NodeList=(null)\n")
+    assert queries.ended("7;gpu") == Said("CANCELLED", "None", "", 0)
+    assert asked(programs, "scontrol") == ["--clusters=gpu --oneliner show job 7"]
 
 
 def test_a_job_that_nobody_knows(programs: Path) -> None:

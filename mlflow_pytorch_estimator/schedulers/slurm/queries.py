@@ -40,17 +40,32 @@ class Said:
 
 def active(job_ids: Collection[str]) -> dict[str, Said]:
     """The jobs that ``squeue`` knows. SchedulerError when the controller cannot be asked."""
-    if not job_ids:
-        return {}
-    ids = ",".join(sorted(job_ids))
-    answer = client.run("squeue", "--noheader", "--states=all", f"--jobs={ids}", f"--format={_FIELDS}")
-    if answer.code != 0 and not _UNKNOWN_JOB.search(answer.errors):
-        raise SchedulerError(f"squeue: {answer.reason}")
+    clusters: dict[tuple[str, ...], dict[str, str]] = {}
+    for job_id in job_ids:
+        number, where = address(job_id)
+        clusters.setdefault(where, {})[number] = job_id
     found = {}
-    for line in answer.output.splitlines():
-        job_id, state, reason, nodes = line.split(_SEPARATOR, 3)
-        found[job_id] = Said(state, reason.strip("()"), "" if nodes.startswith("(") else nodes)
-    return {job_id: found[job_id] for job_id in job_ids if job_id in found}
+    for where, ids in clusters.items():
+        wanted = f"--jobs={','.join(sorted(ids))}"
+        answer = client.run("squeue", *where, "--noheader", "--states=all", wanted, f"--format={_FIELDS}")
+        if answer.code != 0 and not _UNKNOWN_JOB.search(answer.errors):
+            raise SchedulerError(f"squeue: {answer.reason}")
+        for line in answer.output.splitlines():
+            number, state, reason, nodes = line.split(_SEPARATOR, 3)
+            if number in ids:
+                found[ids[number]] = Said(state, reason.strip("()"), _known(nodes))
+    return found
+
+
+def address(job_id: str) -> tuple[str, tuple[str, ...]]:
+    """``7;gpu``, as ``sbatch --parsable`` names a job of a cluster that was asked for: its number, and that option."""
+    number, _, cluster = job_id.partition(";")
+    return number, (f"--clusters={cluster}",) if cluster else ()
+
+
+def _known(nodes: str) -> str:
+    """Names of nodes, or "" for what says that there are none: ``(null)``, ``None assigned``."""
+    return "" if nodes.startswith("(") or nodes == "None assigned" else nodes
 
 
 def ended(job_id: str) -> Said | None:
@@ -62,19 +77,21 @@ def ended(job_id: str) -> Said | None:
 def _accounted(job_id: str) -> Said | None:
     if not client.has("sacct"):
         return None
+    number, where = address(job_id)
     answer = client.run(
-        *("sacct", "--allocations", "--noheader", "--parsable2", "--duplicates"),
-        *(f"--jobs={job_id}", "--format=JobID,State,ExitCode,NodeList"),
+        *("sacct", *where, "--allocations", "--noheader", "--parsable2", "--duplicates"),
+        *(f"--jobs={number}", "--format=JobID,State,ExitCode,NodeList"),
     )
-    lines = [line for line in answer.output.splitlines() if line.startswith(f"{job_id}|")]
+    lines = [line for line in answer.output.splitlines() if line.startswith(f"{number}|")]
     if answer.code != 0 or not lines:
         return None  # without accounting it fails, or knows nothing
     _, state, code, nodes = lines[-1].split(_SEPARATOR, 3)  # the last of several is after a requeue
-    return Said(state, "", nodes, exit_status(code))
+    return Said(state, "", _known(nodes), exit_status(code))
 
 
 def _controlled(job_id: str) -> Said | None:
-    answer = client.run("scontrol", "--oneliner", "show", "job", job_id)
+    number, where = address(job_id)
+    answer = client.run("scontrol", *where, "--oneliner", "show", "job", number)
     if answer.code != 0:
         if _UNKNOWN_JOB.search(answer.errors):
             return None
@@ -85,7 +102,7 @@ def _controlled(job_id: str) -> Said | None:
     return Said(
         fields["JobState"],
         fields.get("Reason", ""),
-        fields.get("NodeList", ""),
+        _known(fields.get("NodeList", "")),
         exit_status(fields.get("ExitCode", "")),
     )
 

@@ -12,7 +12,7 @@ from mlflow_pytorch_estimator.errors import ConfigError, SchedulerError
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.locks import HeldLock
 from mlflow_pytorch_estimator.schedulers.base import Allocation, ClusterState, count
-from mlflow_pytorch_estimator.schedulers.slurm import client, nodes, options, place, script, watcher
+from mlflow_pytorch_estimator.schedulers.slurm import client, nodes, options, place, queries, script, watcher
 from mlflow_pytorch_estimator.spec import JobSpec
 
 _REVIVAL_SECONDS = 20.0
@@ -47,8 +47,8 @@ class SlurmScheduler:
         text = script.batch_script(job, directory)
         defaults = options.users_defaults(job.scheduler_options)
         answer = client.run("sbatch", "--parsable", "--export=ALL", *defaults, environ=environ, patient=True, text=text)
-        job_id = answer.output.strip().split(";")[0]
-        if answer.code != 0 or not job_id.isdigit():
+        job_id = answer.output.rstrip().rpartition("\n")[2].strip()  # some sites greet before it
+        if answer.code != 0 or not queries.address(job_id)[0].isdigit():
             raise SchedulerError(f"Slurm has not taken the job: {answer.reason}")
         # Before anybody asks: the watcher finds the job by it, and so does a client when this process is killed.
         directory.write_job_id(job_id)
@@ -58,12 +58,14 @@ class SlurmScheduler:
     def withdraw(self, directory: JobDir) -> None:
         """Take the job out of the queue if it still waits there."""
         if directory.job_id:
-            client.run("scancel", "--state=PENDING", directory.job_id, patient=True)
+            number, where = queries.address(directory.job_id)
+            client.run("scancel", *where, "--state=PENDING", number, patient=True)
 
     def kill(self, directory: JobDir) -> None:
         """Let Slurm end all steps of the job."""
         if directory.job_id:
-            client.run("scancel", directory.job_id, patient=True)
+            number, where = queries.address(directory.job_id)
+            client.run("scancel", *where, number, patient=True)
 
     def looks_after(self, directory: JobDir) -> bool:
         """Whether Slurm still has the job, or nobody can tell; starts a watcher if there is none."""

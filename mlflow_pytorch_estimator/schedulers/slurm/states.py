@@ -59,6 +59,7 @@ def find(name: str) -> State | None:
 
 
 REASONS = {
+    "AccountNotAllowed": "the partition does not admit the account: cancel the job and name another one",
     "AccountingPolicy": "the accounting policy does not admit the job now",
     "BadConstraints": "no node meets the constraint: cancel the job and correct it",
     "BeginTime": "it was requeued, or asked for a later start",
@@ -70,6 +71,7 @@ REASONS = {
     "JobArrayTaskLimit": "the array may not run more tasks at once",
     "JobHeldAdmin": "an administrator holds the job",
     "JobHeldUser": "it is held: `scontrol release` lets it go",
+    "JobHoldMaxRequeue": "it was requeued too often, and is held",
     "JobLaunchFailure": "it could not be started, and is held",
     "Licenses": "waits for a license",
     "MaxMemPerLimit": "it asks for more memory than one job may have: cancel it and ask for less",
@@ -81,10 +83,12 @@ REASONS = {
     "PartitionNodeLimit": "it asks for more nodes than the partition allows, or they are down",
     "PartitionTimeLimit": "it asks for more time than the partition allows: cancel it and ask for less",
     "Priority": "jobs of higher priority come first",
+    "Prolog": "its nodes are being prepared",
     "ReqNodeNotAvail": "a node that it needs is not available",
     "Reservation": "waits for its reservation",
     "Resources": "waits for free nodes",
     "launch failed requeued held": "it could not be started, and is held",
+    "user env retrieval failed requeued held": "a node could not load your environment; it is held",
 }
 """Why a job waits, as Slurm calls it and in plain words. Limits have hundreds of names, see ``plain``."""
 
@@ -111,7 +115,8 @@ def plain(reason: str) -> str:
     name = reason.strip().strip("()")
     if not name or name == "None":
         return ""
-    words = REASONS.get(name.split(",")[0].split("(")[0].strip())
+    # Where blanks stand in a reason, most versions of Slurm print underscores.
+    words = REASONS.get(name.split(",")[0].split("(")[0].replace("_", " ").strip())
     if words is None:
         words = next((text for prefix, text in _PREFIXES if name.startswith(prefix)), "")
     return f"{words} ({name})" if words else name
