@@ -40,6 +40,7 @@ class Jobs:
         distribution: Distribution | None = None,
         files: Path | None = None,
         gpus: int | None = None,
+        memory: float | None = None,
         **fields: Any,
     ) -> GpuClusterSubmittedRun:
         """A job of ``nodes`` x ``count`` ranks that run a script, beside copies of files.
@@ -64,7 +65,7 @@ class Jobs:
             command=fields.pop("command", "python train.py"),
             parameters={},
             interpreter=InterpreterSpec("local", python=self.python),
-            resources=Resources(node_count=nodes, cpus_per_node=cpus, gpus_per_node=gpus),
+            resources=Resources(nodes, cpus, gpus, memory),
             distribution=distribution or Distribution(kind, count),
             **fields,
         )

@@ -64,6 +64,9 @@ class Slurm:
     cloud: int
     accounting: bool
     port: int
+    strict: bool = False
+    """Jobs that use more memory than they asked for are killed, and those of ``low`` and ``lowest`` make way for those
+    of ``high``: the former come back."""
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -210,7 +213,13 @@ def _free_ports() -> int:
 
 @contextlib.contextmanager
 def cluster(
-    static: int = 2, cloud: int = 0, gpus: int = 2, *, accounting: bool = False, remembered: int = 30
+    static: int = 2,
+    cloud: int = 0,
+    gpus: int = 2,
+    *,
+    accounting: bool = False,
+    remembered: int = 30,
+    strict: bool = False,
 ) -> Iterator[Slurm]:
     """A cluster for the length of a ``with`` block; jobs that have ended are ``remembered`` for so many seconds."""
     with tempfile.TemporaryDirectory(prefix="slurm-") as name:  # short: paths of sockets have 107 bytes at most
@@ -221,7 +230,7 @@ def cluster(
         for node in (*(f"n{n + 1}" for n in range(static)), *(f"c{n + 1}" for n in range(cloud))):
             (folder / "spool" / node).mkdir()
             (folder / "tmp" / node).mkdir()
-        slurm = Slurm(folder, static, cloud, accounting, _free_ports())
+        slurm = Slurm(folder, static, cloud, accounting, _free_ports(), strict)
         _configure(slurm, gpus, remembered)
         try:
             slurm.up()
@@ -258,12 +267,23 @@ def _configure(slurm: Slurm, gpus: int, remembered: int) -> None:
     else:
         storage = "AccountingStorageType=accounting_storage/none\nJobAcctGatherType=jobacct_gather/none\n"
     nodes = ""
+    if slurm.strict:
+        storage = storage.replace("jobacct_gather/none", "jobacct_gather/linux")
+        storage += "JobAcctGatherFrequency=1\nJobAcctGatherParams=OverMemoryKill\n"
+        storage += "PreemptType=preempt/partition_prio\nPreemptMode=REQUEUE\n"
     if slurm.static:
         nodes += (
             f"NodeName=n[1-{slurm.static}] NodeHostname={host} NodeAddr=127.0.0.1 "
             f"Port=[{port + 101}-{port + 100 + slurm.static}] State=UNKNOWN\n"
             f"PartitionName=debug Nodes=n[1-{slurm.static}] Default=YES MaxTime=INFINITE State=UP\n"
         )
+    if slurm.strict:
+        for name, settings in (
+            ("low", "PriorityTier=1 PreemptMode=REQUEUE"),
+            ("lowest", "PriorityTier=1 PreemptMode=CANCEL"),
+            ("high", "PriorityTier=9 PreemptMode=OFF"),
+        ):
+            nodes += f"PartitionName={name} Nodes=n[1-{slurm.static}] MaxTime=INFINITE State=UP {settings}\n"
     if slurm.cloud:
         for name, text in (("resume", _RESUME), ("suspend", _SUSPEND)):
             program = folder / "bin" / name

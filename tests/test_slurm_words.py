@@ -12,7 +12,7 @@ import pytest
 
 from mlflow_pytorch_estimator.errors import ConfigError, SchedulerError
 from mlflow_pytorch_estimator.jobdir import JobDir
-from mlflow_pytorch_estimator.schedulers.slurm import client, options, place, queries, script, states
+from mlflow_pytorch_estimator.schedulers.slurm import client, memory, options, place, queries, script, states
 from mlflow_pytorch_estimator.schedulers.slurm.queries import Said
 from mlflow_pytorch_estimator.spec import Distribution, InterpreterSpec, JobSpec, Resources
 from mlflow_pytorch_estimator.status import Phase
@@ -287,6 +287,30 @@ def test_a_program_that_does_not_answer(programs: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(client, "_LIMIT_SECONDS", 0.5)
     with pytest.raises(SchedulerError, match=r"squeue has not answered within 0\.5 s"):
         queries.active(["7"])
+
+
+# --- an agent killed for memory; what slurmstepd of 22.05, of 20.11 with cgroups, and of newer ones writes
+
+
+@pytest.mark.parametrize(
+    ("words", "is_so"),
+    [
+        ("slurmstepd-n1: error: StepId=2.batch exceeded memory limit (530903040 > 268435456), being killed", True),
+        ("slurmstepd: error: Exceeded job memory limit", True),
+        ("slurmstepd: error: Detected 1 oom-kill event(s) in StepId=9.batch. Some of your processes may have", True),
+        (
+            "slurmstepd: error: Detected 1 oom_kill event in StepId=9.0. Some of the step tasks have been OOM Killed.",
+            True,
+        ),
+        ("slurmstepd: error: *** JOB 2 ON n1 CANCELLED AT 2026-11-26T19:23:52 ***", False),
+        ("the user's own words: exceeded memory limit", False),
+    ],
+)
+def test_what_was_killed_for_its_memory(tmp_path: Path, words: str, *, is_so: bool) -> None:
+    log = tmp_path / "agent.log"
+    assert not memory.exceeded(log)
+    log.write_text(f"before\n{words}\nafter\n")
+    assert memory.exceeded(log) == is_so
 
 
 # --- where a node stands

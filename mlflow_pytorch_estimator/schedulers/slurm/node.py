@@ -12,13 +12,14 @@ from pathlib import Path
 from types import FrameType
 
 from mlflow_pytorch_estimator import agent
+from mlflow_pytorch_estimator.attempt import Verdict
 from mlflow_pytorch_estimator.errors import GpuClusterError
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.relay import door
 from mlflow_pytorch_estimator.reporter import NoReporter
 from mlflow_pytorch_estimator.schedulers.base import ALLOCATION_VARIABLE
 from mlflow_pytorch_estimator.schedulers.local import JOB_DIRECTORY_VARIABLE
-from mlflow_pytorch_estimator.schedulers.slurm import place, script
+from mlflow_pytorch_estimator.schedulers.slurm import memory, place, script
 from mlflow_pytorch_estimator.status import Phase
 
 
@@ -42,6 +43,9 @@ class SlurmAgent(agent.Agent):
             super().conclude_canceled()
         elif self._time_is_over and self.directory.outcome is None:
             self.directory.conclude(Phase.FAILED, "TIMEOUT: the job's time limit in Slurm was over")
+
+    def _conclude(self, verdict: Verdict) -> None:
+        super()._conclude(memory.explained(verdict, self.directory.logs))
 
     def _on_time(self, number: int, frame: FrameType | None) -> None:
         self._time_is_over = self._asked_to_end = True

@@ -22,7 +22,7 @@ from mlflow_pytorch_estimator import detached, failure, jobdir, jobenv, locks
 from mlflow_pytorch_estimator.errors import GpuClusterError
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.relay.courier import Courier
-from mlflow_pytorch_estimator.schedulers.slurm import client, queries, states
+from mlflow_pytorch_estimator.schedulers.slurm import client, memory, queries, states
 from mlflow_pytorch_estimator.schedulers.slurm.queries import Said
 from mlflow_pytorch_estimator.status import Phase
 
@@ -215,6 +215,8 @@ def _conclude(directory: JobDir, job_id: str, said: Said | None) -> None:
 
 
 def _never_began(directory: JobDir, said: Said) -> str:
+    if memory.exceeded(directory.agent_log):  # of all states it may have then
+        return states.STATES["OUT_OF_MEMORY"].words
     ended = failure.describe_exit(said.exit_code or 0)
     last = failure.tail(directory.agent_log).strip().rpartition("\n")[2][:500]
     return f"the agent {ended} without a word about the ranks" + (f": {last}" if last else "")
