@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
-from queue_programs import DIALECTS, GPUS, NODES, Queue
+from queue_files import DIALECTS, GPUS, NODES, Queue
 from rank_jobs import Jobs
 from slurm_cluster import Slurm
 

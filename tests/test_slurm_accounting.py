@@ -48,3 +48,23 @@ def test_the_accounting_knows_what_the_controller_has_forgotten(jobs: Jobs, acco
     assert not submitted.wait()
     tags = MlflowClient().get_run(submitted.run_id).data.tags
     assert "was killed by SIGKILL without a word about the ranks" in tags["gpu_cluster.failure"]
+
+
+def test_jobs_of_a_cluster_that_is_asked_for_by_name(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SBATCH_CLUSTERS", "lab")
+    held = {"hold": True}
+    submitted = jobs.submit(BEGUN, kind="single", distribution=Distribution(), scheduler_options=held)
+    job_id = submitted.directory.job_id
+    assert job_id is not None
+    assert job_id.endswith(";lab")
+    reason = "it is held: `scontrol release` lets it go (JobHeldUser)"
+    wait_until(lambda: submitted.directory.events()[-1].message == reason, 30, "the reason")
+    for known in (queries.active([job_id])[job_id], queries.ended(job_id)):
+        assert known is not None
+        assert known.state == "PENDING"
+    submitted.cancel()
+    assert MlflowClient().get_run(submitted.run_id).info.status == "KILLED"
+    wait_until(lambda: queries.active([job_id]) == {}, 60, "a controller that has forgotten the job")
+    ended = queries.ended(job_id)
+    assert ended is not None
+    assert (ended.state, ended.nodes) == (f"CANCELLED by {os.getuid()}", "")
