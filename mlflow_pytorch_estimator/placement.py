@@ -72,7 +72,7 @@ def reach(place: Placement, tracking_uri: str | None) -> tuple[str, ...]:
         return ()
     parts = urlsplit(tracking_uri)
     if parts.scheme in {"http", "https"}:
-        if not _is_loopback(parts.hostname or ""):
+        if not is_loopback(parts.hostname or ""):
             return ()
         server = f"the tracking server {without_password(tracking_uri)} is reached from this machine only"
         return (f"{server}: start it with --host and name it by this machine's address, or the nodes cannot log",)
@@ -80,7 +80,8 @@ def reach(place: Placement, tracking_uri: str | None) -> tuple[str, ...]:
     return (f"{store}: with a tracking server (MLFLOW_TRACKING_URI=http://...) nothing depends on its locks",)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host name or an address means this machine and is known to no other."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -184,6 +184,7 @@ def _specify(request: Request, place: placement.Placement, description: Descript
         retry_exit_codes=config.retry_exit_codes,
         resume_from=str(resuming.find(config.resume_from)) if config.resume_from else None,
         rank_metrics=config.rank_metrics,
+        shared_filesystem=config.shared_filesystem,
         upgrade_environment=config.upgrade_environment and environment.manager != "local",
         notices=(*request.notices, *place.notices, *notices, *placement.reach(place, request.stores.tracking_uri)),
         tracking_uri=tracking.without_credentials(request.stores.tracking_uri),

@@ -16,7 +16,7 @@ from mlflow_pytorch_estimator.errors import GpuClusterError
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.schedulers.base import ALLOCATION_VARIABLE
 from mlflow_pytorch_estimator.schedulers.local import JOB_DIRECTORY_VARIABLE
-from mlflow_pytorch_estimator.schedulers.slurm import place, script
+from mlflow_pytorch_estimator.schedulers.slurm import far, place, script
 from mlflow_pytorch_estimator.status import Phase
 
 
@@ -25,6 +25,8 @@ class SlurmAgent(agent.Agent):
 
     def __init__(self, directory: JobDir) -> None:
         super().__init__(directory, [])
+        if not directory.job.shared_filesystem:
+            self.reporter = far.Handover(directory)
         self._time_is_over = False
         signal.signal(signal.Signals[f"SIG{script.END_SIGNAL}"], self._on_time)
 
@@ -63,7 +65,7 @@ def main(argv: list[str]) -> int:
         else:
             job_agent.run(here, others)
     job_agent.deliver()
-    return 0
+    return far.exit_status(directory)
 
 
 if __name__ == "__main__":
