@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -227,6 +228,17 @@ def test_scancel_ends_the_run_and_the_logs_come_back(quick: Jobs, far: Slurm) ->
     assert done.log == "begun\nended\n"
 
 
+def test_a_killed_agent_is_no_success(quick: Jobs) -> None:
+    submitted = quick.submit(f"{BEGUN}time.sleep(600)", kind="single", distribution=Distribution())
+    begin(submitted, 1)
+    wait_until(submitted.directory.agent.exists, 30, "the agent's record")
+    os.kill(json.loads(submitted.directory.agent.read_text())["pid"], signal.SIGKILL)
+    assert not submitted.wait()
+    assert "was killed by SIGKILL without a word about the ranks" in reason(submitted)
+    assert f"what was not fetched stays on the disk of n1 in {submitted.directory.path}" in reason(submitted)
+    assert status(submitted) == "FAILED"
+
+
 def couriers(run_id: str) -> list[int]:
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -368,9 +380,13 @@ def test_results_that_nobody_fetches_stay_and_it_is_said_where(
     handover.deliver()
     assert f"they stay in {directory.path}" in capsys.readouterr().err
     assert far_module.exit_status(directory) == far_module.NOT_FETCHED
+    directory.write_job(_job())
+    assert far_module.last_word(directory, 1, "n1", "usual") == "usual"
+    words = far_module.last_word(directory, far_module.NOT_ARRIVED, "n1", "usual")
+    assert words == f"the job was not sent to its nodes within 1800 s; {directory.path}/courier.log says more"
     far_module.FarFiles(directory).sent.touch()
-    words = far_module.last_word(directory, far_module.NOT_FETCHED, "n1")
-    assert words == f"what was not fetched stays on the disk of n1 in {directory.path}"
+    words = far_module.last_word(directory, far_module.NOT_FETCHED, "n1", "usual")
+    assert words == f"its results could not be fetched: they stay on the disk of n1 in {directory.path}"
     far_module.FarFiles(directory).fetched.touch()
     handover.deliver()
     assert not directory.path.exists()

@@ -61,14 +61,14 @@ def run(
     environ: Mapping[str, str] | None = None,
     patient: bool = False,
     text: str | None = None,
-    seconds: float = _LIMIT_SECONDS,
+    seconds: float | None = None,
 ) -> Answer:
     """Run a command, ``text`` on its standard input; a patient caller waits half a minute for an absent controller.
 
     Raises SchedulerError when there is no such program, or it does not answer at all.
     """
     for pause in (*_PAUSES, None) if patient else (None,):
-        answer = _once(argv, environment(environ), text, seconds)
+        answer = _once(argv, environment(environ), text, seconds or _LIMIT_SECONDS)
         if not answer.away or pause is None:
             return answer
         time.sleep(pause)

@@ -92,11 +92,16 @@ def exit_status(directory: JobDir) -> int:
     return NOT_FETCHED if FarFiles(directory).over.exists() else 0
 
 
-def last_word(directory: JobDir, exit_code: int | None, nodes: str) -> str:
-    """What is to be said of a job that ended in Slurm and whose outcome was not fetched; "" if that tells nothing."""
+def last_word(directory: JobDir, exit_code: int | None, nodes: str, usual: str) -> str:
+    """What is to be said of a job that ended in Slurm without an outcome here; ``usual`` of one that is not far."""
     files = FarFiles(directory)
+    if directory.job.shared_filesystem:
+        return usual
     if exit_code == NOT_ARRIVED:
         return f"the job was not sent to its nodes within {ARRIVAL_SECONDS} s; {files.log} says more"
-    if files.sent.exists():
-        return f"what was not fetched stays on the disk of {nodes or 'its nodes'} in {directory.path}"
-    return ""
+    if not files.sent.exists():
+        return usual
+    where = f"on the disk of {nodes or 'its nodes'} in {directory.path}"
+    if exit_code == NOT_FETCHED:
+        return f"its results could not be fetched: they stay {where}"
+    return f"{usual}; what was not fetched stays {where}"

@@ -43,8 +43,9 @@ def _far_body(job: JobSpec, directory: JobDir) -> str:
         f"  [ $SECONDS -lt {far.ARRIVAL_SECONDS} ] || exit {far.NOT_ARRIVED}\n"
         "  sleep 0.2\n"
         "done\n"
+        f"exec >>{log} 2>&1\n"
         f"export PYTHONPATH={library}${{PYTHONPATH:+:$PYTHONPATH}}\n"
-        f"exec {python} -m {_NODE_MODULE} {path} >>{log} 2>&1\n"
+        f"exec {python} -m {_NODE_MODULE} {path}\n"
     )
 
 

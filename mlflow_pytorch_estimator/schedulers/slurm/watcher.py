@@ -205,7 +205,8 @@ def _conclude(directory: JobDir, job_id: str, said: Said | None) -> None:
         if meaning.phase is Phase.CANCELED:
             directory.conclude(Phase.CANCELED, meaning.words)
         elif said.state.startswith(("FAILED", "COMPLETED")):
-            reason = far.last_word(directory, said.exit_code, said.nodes) or f"{_never_began(directory, said)}{where}"
+            reason = f"{_never_began(directory, said)}{where}"
+            reason = far.last_word(directory, said.exit_code, said.nodes, reason)
             directory.conclude(Phase.FAILED, reason, said.exit_code)
         else:
             directory.conclude(Phase.FAILED, f"{meaning.words}{where}")
