@@ -109,7 +109,7 @@ class Nodes:
         """Run a script on all of them; the lines that it prints. SchedulerError with the first node's complaint."""
         answer = client.run(*self.step("sh", "-c", script, "sh", *arguments), patient=True, seconds=seconds)
         if answer.code != 0:
-            lines = [line.partition(": ")[2] for line in answer.errors.splitlines() if line[:1].isdigit()]
+            lines = [line.partition(": ")[2] for line in answer.errors.splitlines() if line.strip()[:1].isdigit()]
             raise SchedulerError(lines[0] if lines else f"srun: {answer.reason}")
         return [line.partition(": ")[2] for line in answer.output.splitlines()]
 
@@ -174,6 +174,7 @@ def _transfer(cargo: _Cargo, nodes: Nodes) -> int:
     there = cargo.target.with_name(f".{archive.name}")
     try:
         _run("tar", "--create", f"--file={archive}", *cargo.contents)
+        archive.chmod(0o600)  # sbcast keeps the mode
         size = archive.stat().st_size
         _run("sbcast", f"--jobid={nodes.job_id}", "--force", str(archive), str(there))
     finally:
