@@ -77,7 +77,7 @@ def reachable(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> It
             wait_until(lambda: _answers(port), 240, "the MLflow server")
             yield uri
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, signal.SIGKILL)  # nothing of it is kept, and it would wait for open connections
             process.wait(30)
 
 
@@ -380,6 +380,13 @@ def test_a_folder_that_cannot_be_made_on_the_node(quick: Jobs, far: Slurm, home:
     assert not submitted.wait()
     assert f"a node says cannot create directory '{home}" in reason(submitted)
     assert "set GPU_CLUSTER_HOME and GPU_CLUSTER_ENVIRONMENTS to folders" in reason(submitted)
+
+
+def test_a_file_system_that_is_shared_after_all(tracked: MlflowClient, slurm: Slurm) -> None:
+    submitted = FarJobs(tracked, sys.executable, "slurm").submit(BEGUN, kind="single", distribution=Distribution())
+    assert not submitted.wait()
+    assert f"node n1 sees {submitted.directory.path}, so there is a shared file system" in reason(submitted)
+    assert status(submitted) == "FAILED"
 
 
 def test_a_python_of_the_machine_must_be_there(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ _MIB = 1 << 20
 _LOOK = """\
 while [ $# -gt 0 ]; do
   case $1 in
+    absent) [ ! -e "$2" ] || echo "shared $SLURMD_NODENAME $2"; shift 2 ;;
     make) mkdir -p "$2" || exit 1; shift 2 ;;
     need) [ -x "$2" ] || echo "need $SLURMD_NODENAME $2"; shift 2 ;;
     have) [ -e "$2" ] && { [ -z "$3" ] || [ "$(sha256sum <"$2")" = "$3  -" ]; } || echo "lack $SLURMD_NODENAME $2"
@@ -115,10 +116,10 @@ class Nodes:
 
 
 def send(directory: JobDir, nodes: Nodes, say: Callable[[str], None]) -> None:
-    """Bring all that the job needs to its nodes; SchedulerError says what hinders it."""
+    """Bring all that a job needs to its nodes. ConfigError: what always hinders it; SchedulerError: what may pass."""
     needed = parcels.needs(directory.job.interpreter)
     folders = {directory.path.parent, *(parcel.folder.parent for parcel in needed.parcels)}
-    _look(nodes, folders, needed)
+    _look(directory, nodes, folders, needed)
     for parcel in needed.parcels:
         _send_parcel(parcel, nodes, say)
     with parcels.of_the_job(directory) as contents:
@@ -128,22 +129,29 @@ def send(directory: JobDir, nodes: Nodes, say: Callable[[str], None]) -> None:
     FarFiles(directory).sent.write_text(nodes.job_id, encoding="ascii")
 
 
-def _look(nodes: Nodes, folders: set[Path], needed: Needs) -> None:
-    words = [word for folder in sorted(folders) for word in ("make", str(folder))]
+def _look(directory: JobDir, nodes: Nodes, folders: set[Path], needed: Needs) -> None:
+    # What is sent replaces what is there: it must not be this directory itself.
+    words = ["absent", str(FarFiles(directory).lock)]
+    words += [word for folder in sorted(folders) for word in ("make", str(folder))]
     words += [word for path in needed.present for word in ("need", str(path))]
     try:
         lines = nodes.shell(_LOOK, *words)
     except SchedulerError as error:
         if "mkdir: " not in str(error):
             raise
-        raise SchedulerError(
+        raise ConfigError(
             f"a node says {str(error).removeprefix('mkdir: ')}: set GPU_CLUSTER_HOME and GPU_CLUSTER_ENVIRONMENTS to "
             "folders that you may make on the disks of the nodes"
         ) from None
+    shared = [line.split()[1] for line in lines if line.startswith("shared ")]
+    if shared:
+        raise ConfigError(
+            f"node {shared[0]} sees {directory.path}, so there is a shared file system: leave out shared_filesystem"
+        )
     missing = sorted(line.removeprefix("need ") for line in lines if line.startswith("need "))
     if missing:
         node, _, program = missing[0].partition(" ")
-        raise SchedulerError(
+        raise ConfigError(
             f"node {node} has no {program}, which is not sent: install it there, or let the environment have a Python "
             "of uv's (uv python install) or of pyenv's"
         )

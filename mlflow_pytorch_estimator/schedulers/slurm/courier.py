@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlflow_pytorch_estimator import locks
-from mlflow_pytorch_estimator.errors import GpuClusterError
+from mlflow_pytorch_estimator.errors import ConfigError, GpuClusterError
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.schedulers.slurm import broadcast, client, queries
 from mlflow_pytorch_estimator.schedulers.slurm.broadcast import Nodes
@@ -54,7 +54,7 @@ class Courier:
                 print(f"{time.strftime('%F %T')} {error}", file=sys.stderr, flush=True)
                 if self._ended():
                     return False
-                if number == _TRIES or self._directory.cancel_requested:
+                if number == _TRIES or isinstance(error, ConfigError) or self._directory.cancel_requested:
                     self._give_up(str(error))
                     return False
                 time.sleep(_PAUSE_SECONDS)
