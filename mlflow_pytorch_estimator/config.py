@@ -71,6 +71,8 @@ class BackendConfig:
     """Checkpoints to begin with: the id of an earlier run of this backend, or a folder."""
     low_priority: bool = False
     """Let other jobs go first."""
+    shared_filesystem: bool = True
+    """Whether a cluster's nodes share a file system with the submit host; if not, the job is sent to their disks."""
     upgrade_environment: bool = False
     """Take the newest packages that the project's files admit, not the versions of its last job."""
     detach: bool = False

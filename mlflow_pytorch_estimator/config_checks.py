@@ -139,6 +139,7 @@ CHECKS = {
     "retry_exit_codes": _exit_codes,
     "resume_from": _text_or_none,
     "low_priority": _flag,
+    "shared_filesystem": _flag,
     "upgrade_environment": _flag,
     "detach": _flag,
     "grace_period_seconds": _seconds,

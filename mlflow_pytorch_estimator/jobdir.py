@@ -200,6 +200,20 @@ class JobDir:
         return events[-1].phase if events else Phase.PREPARING
 
     @property
+    def attempt_file(self) -> Path:
+        """Where the number of the current try stands."""
+        return self._attempt
+
+    def outcome_text(self) -> str | None:
+        """The final word as it is written, for another machine."""
+        return self._outcome.read_text(encoding="utf-8") if self._outcome.exists() else None
+
+    def receive_outcome(self, text: str) -> None:
+        """Keep the final word that was written on another machine, unless there is one."""
+        if not self._outcome.exists():
+            write_atomic(self._outcome, text)
+
+    @property
     def outcome(self) -> Outcome | None:
         """The final word, or None while there is none."""
         raw = read_json(self._outcome)

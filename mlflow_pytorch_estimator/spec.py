@@ -136,6 +136,8 @@ class JobSpec:
     in a file."""
     upgrade_environment: bool = False
     """Choose package versions anew instead of taking those of the last job with the same description."""
+    shared_filesystem: bool = True
+    """Whether the nodes see the file systems of the submit host, the job directory above all."""
     snapshot: str | None = None
     """Digest of the source tree, see ``snapshots``; None when ``source/`` is already there."""
     notices: tuple[str, ...] = ()

@@ -189,6 +189,7 @@ def _specify(request: Request, place: placement.Placement, description: Descript
         resume_from=str(resuming.find(config.resume_from)) if config.resume_from else None,
         relay=way.relay,
         rank_metrics=config.rank_metrics,
+        shared_filesystem=config.shared_filesystem,
         upgrade_environment=config.upgrade_environment and environment.manager != "local",
         notices=(*request.notices, *place.notices, *notices, *way.notices),
         tracking_uri=tracking.without_credentials(request.stores.tracking_uri),
@@ -198,7 +199,8 @@ def _specify(request: Request, place: placement.Placement, description: Descript
 
 def _way(request: Request, scheduler: str) -> Way:
     artifacts = partial(tracking.artifact_location, request.stores, request.experiment_id)
-    return choosing.choose(scheduler, request.stores.tracking_uri, artifacts, asked=request.config.relay)
+    config, uri = request.config, request.stores.tracking_uri
+    return choosing.choose(scheduler, uri, artifacts, asked=config.relay, shared=config.shared_filesystem)
 
 
 def _is_ready(job: JobSpec) -> bool:

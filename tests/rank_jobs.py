@@ -29,6 +29,7 @@ class Jobs:
     client: MlflowClient
     python: str
     scheduler: str = "local"
+    manager: str = "local"
 
     def submit(
         self,
@@ -64,7 +65,7 @@ class Jobs:
             entry_point="main",
             command=fields.pop("command", "python train.py"),
             parameters={},
-            interpreter=InterpreterSpec("local", python=self.python),
+            interpreter=InterpreterSpec(self.manager, python=self.python),
             resources=Resources(nodes, cpus, gpus, memory),
             distribution=distribution or Distribution(kind, count),
             **fields,

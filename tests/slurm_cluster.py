@@ -67,6 +67,8 @@ class Slurm:
     strict: bool = False
     """Jobs that use more memory than they asked for are killed, and those of ``low`` and ``lowest`` make way for those
     of ``high``: the former come back."""
+    hidden: Path | None = None
+    """A folder of this machine in whose place each node has an empty disk of its own."""
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -103,7 +105,11 @@ class Slurm:
         _until(lambda: "is UP" in self.command("scontrol", "ping"), 20, "slurmctld", self.folder)
 
     def start_node(self, name: str) -> None:
-        self.start("slurmd", "-D", "-f", str(self.conf), "-N", name, name=name)
+        apart: tuple[str, ...] = ()
+        if self.hidden:
+            script = 'mount -t tmpfs none "$0" && exec "$@"'
+            apart = ("unshare", "--mount", "--propagation=private", "sh", "-c", script, str(self.hidden))
+        self.start(*apart, "slurmd", "-D", "-f", str(self.conf), "-N", name, name=name)
 
     def states(self, partition: str = "debug") -> dict[str, str]:
         """Node -> its state."""
@@ -220,6 +226,7 @@ def cluster(
     accounting: bool = False,
     remembered: int = 30,
     strict: bool = False,
+    hidden: Path | None = None,
 ) -> Iterator[Slurm]:
     """A cluster for the length of a ``with`` block; jobs that have ended are ``remembered`` for so many seconds."""
     with tempfile.TemporaryDirectory(prefix="slurm-") as name:  # short: paths of sockets have 107 bytes at most
@@ -230,7 +237,7 @@ def cluster(
         for node in (*(f"n{n + 1}" for n in range(static)), *(f"c{n + 1}" for n in range(cloud))):
             (folder / "spool" / node).mkdir()
             (folder / "tmp" / node).mkdir()
-        slurm = Slurm(folder, static, cloud, accounting, _free_ports(), strict)
+        slurm = Slurm(folder, static, cloud, accounting, _free_ports(), strict, hidden)
         _configure(slurm, gpus, remembered)
         try:
             slurm.up()

@@ -44,6 +44,7 @@ EVERY_KEY: dict[str, Any] = {
     "retry_exit_codes": (75, -9),
     "resume_from": "/checkpoints",
     "low_priority": True,
+    "shared_filesystem": False,
     "upgrade_environment": True,
     "detach": True,
     "grace_period_seconds": 0.5,
@@ -99,6 +100,7 @@ WRONG: dict[str, list[Any]] = {
     "memory_gb_per_node": [0, -1, True, "10", float("nan"), float("inf")],
     "max_run_duration_seconds": [0, -1, True, "10", float("nan"), float("inf")],
     "low_priority": [0, "yes", None],
+    "shared_filesystem": [0, "no", None],
     "upgrade_environment": [0, "yes", None],
     "grace_period_seconds": [-0.1, True, "10", None, float("nan"), float("inf"), 10**400],
 }

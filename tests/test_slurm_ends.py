@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from conftest import finish, wait_until
@@ -14,7 +15,7 @@ from slurm_cluster import Slurm, cluster, missing
 from mlflow_pytorch_estimator.spec import Distribution
 from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
 
-ONE = {"kind": "single", "distribution": Distribution()}
+ONE: dict[str, Any] = {"kind": "single", "distribution": Distribution()}
 EATER = f"""{BEGUN}
 hoard = []
 while True:

@@ -52,6 +52,26 @@ LARGE = """#!/bin/bash
 
 exec /opt/python -m mlflow_pytorch_estimator.schedulers.slurm.node '/home/my jobs/r1'
 """
+FAR = """#!/bin/bash
+#SBATCH --job-name=birds---bees
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --output=/dev/null
+#SBATCH --open-mode=append
+#SBATCH --chdir=/
+#SBATCH --signal=B:USR2@130
+#SBATCH --no-requeue
+#SBATCH --exclusive
+#SBATCH --time=48
+
+until [ -e '/home/my jobs/r1/arrived' ]; do
+  [ $SECONDS -lt 1800 ] || exit 75
+  sleep 0.2
+done
+exec >>'/home/my jobs/r1/logs/agent.log' 2>&1
+export PYTHONPATH='/home/my jobs/r1/lib'${PYTHONPATH:+:$PYTHONPATH}
+exec /home/me/envs/k/bin/python -m mlflow_pytorch_estimator.schedulers.slurm.node '/home/my jobs/r1'
+"""
 
 
 def test_the_script_of_a_small_job(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,6 +94,12 @@ def test_the_script_of_a_large_job(monkeypatch: pytest.MonkeyPatch) -> None:
         max_retries=2,
     )
     assert script.batch_script(job, JobDir(Path("/home/my jobs/r1"))) == LARGE
+
+
+def test_the_script_of_a_job_that_is_sent_to_its_nodes() -> None:
+    interpreter = InterpreterSpec("uv", python="/home/me/envs/k/bin/python")
+    job = replace(JOB, shared_filesystem=False, interpreter=interpreter, max_retries=1, max_seconds=600.0)
+    assert script.batch_script(job, JobDir(Path("/home/my jobs/r1"))) == FAR
 
 
 def test_paths_that_slurm_would_change_are_refused() -> None:

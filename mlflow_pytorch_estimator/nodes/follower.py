@@ -77,6 +77,7 @@ class Follower:
         records = Path(order["records"])
         if self._node is None or self._records != records:  # another try of the job
             self._records = records
+            records.mkdir(parents=True, exist_ok=True)
             self._node = HereNode(Scene(self._place.node, self._directory.logs, records, self._directory.workdir))
         self._over_told, self._order = False, order["number"]
         self._node.start(commands, rank_environment(outside_of_ranks(environ), self._directory.job, self._directory))

@@ -23,10 +23,13 @@ class Way:
     notices: tuple[str, ...] = ()
 
 
-def choose(scheduler: str, tracking_uri: str | None, artifacts: Callable[[], str], *, asked: bool | None) -> Way:
+def choose(
+    scheduler: str, tracking_uri: str | None, artifacts: Callable[[], str], *, asked: bool | None, shared: bool = True
+) -> Way:
     """The way for a job of ``scheduler``; ConfigError for one that cannot be.
 
-    ``artifacts()`` is where the runs of the experiment put their files, ``asked`` the setting ``relay``.
+    ``artifacts()`` is where the runs of the experiment put their files, ``asked`` the setting ``relay``,
+    ``shared`` whether nodes see the job directory.
     """
     if scheduler == _LOCAL:
         if asked:
@@ -34,7 +37,11 @@ def choose(scheduler: str, tracking_uri: str | None, artifacts: Callable[[], str
                 "relay is for jobs on the nodes of a cluster; the scheduler local needs none: leave it out"
             )
         return Way()
-    near = _only_from_here(tracking_uri or "")
+    if not shared:
+        if asked:
+            raise ConfigError("relay goes through the job directory, which needs shared_filesystem: leave it out")
+        return Way()
+    near = only_from_here(tracking_uri or "")
     relay = near if asked is None else asked
     uri = without_password(tracking_uri or "")
     if near and not relay:
@@ -48,7 +55,7 @@ def choose(scheduler: str, tracking_uri: str | None, artifacts: Callable[[], str
     return Way(relay, tuple(notices))
 
 
-def _only_from_here(uri: str) -> bool:
+def only_from_here(uri: str) -> bool:
     """Whether a store is one of this machine: SQLite, files, or a server that listens to itself."""
     parts = urlsplit(uri)
     if parts.scheme in {"http", "https"}:

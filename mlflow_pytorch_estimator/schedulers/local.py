@@ -52,6 +52,8 @@ class LocalScheduler:
     def check(self, job: JobSpec) -> None:
         """Refuse what this machine or the job's cluster does not have."""
         _refuse_options(job.scheduler_options)
+        if not job.shared_filesystem:
+            raise ConfigError("shared_filesystem is for clusters: the local scheduler runs jobs here, leave it out")
         here = capacity(os.environ)
         cpus, gpus = _per_node(job.resources, here)
         if gpus > len(here.gpus):

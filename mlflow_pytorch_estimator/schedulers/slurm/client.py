@@ -56,20 +56,26 @@ def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     return {name: value for name, value in given.items() if not _FOREIGN.match(name)}
 
 
-def run(*argv: str, environ: Mapping[str, str] | None = None, patient: bool = False, text: str | None = None) -> Answer:
+def run(
+    *argv: str,
+    environ: Mapping[str, str] | None = None,
+    patient: bool = False,
+    text: str | None = None,
+    seconds: float | None = None,
+) -> Answer:
     """Run a command, ``text`` on its standard input; a patient caller waits half a minute for an absent controller.
 
     Raises SchedulerError when there is no such program, or it does not answer at all.
     """
     for pause in (*_PAUSES, None) if patient else (None,):
-        answer = _once(argv, environment(environ), text)
+        answer = _once(argv, environment(environ), text, seconds or _LIMIT_SECONDS)
         if not answer.away or pause is None:
             return answer
         time.sleep(pause)
     raise AssertionError("the last pause is None")
 
 
-def _once(argv: Sequence[str], environ: Mapping[str, str], text: str | None) -> Answer:
+def _once(argv: Sequence[str], environ: Mapping[str, str], text: str | None, seconds: float) -> Answer:
     try:
         done = subprocess.run(
             argv,
@@ -78,7 +84,7 @@ def _once(argv: Sequence[str], environ: Mapping[str, str], text: str | None) -> 
             text=True,
             errors="replace",
             env=dict(environ),
-            timeout=_LIMIT_SECONDS,
+            timeout=seconds,
             check=False,
         )
     except (FileNotFoundError, NotADirectoryError, PermissionError):
@@ -86,7 +92,7 @@ def _once(argv: Sequence[str], environ: Mapping[str, str], text: str | None) -> 
             f"{argv[0]} is not on PATH: submit where Slurm's commands are, or load the site's module for them"
         ) from None
     except subprocess.TimeoutExpired:
-        return Answer(-1, "", f"Socket timed out: {argv[0]} has not answered within {_LIMIT_SECONDS:g} s")
+        return Answer(-1, "", f"Socket timed out: {argv[0]} has not answered within {seconds:g} s")
     return Answer(done.returncode, done.stdout, done.stderr)
 
 

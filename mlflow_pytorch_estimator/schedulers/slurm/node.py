@@ -19,7 +19,7 @@ from mlflow_pytorch_estimator.relay import door
 from mlflow_pytorch_estimator.reporter import NoReporter
 from mlflow_pytorch_estimator.schedulers.base import ALLOCATION_VARIABLE
 from mlflow_pytorch_estimator.schedulers.local import JOB_DIRECTORY_VARIABLE
-from mlflow_pytorch_estimator.schedulers.slurm import memory, place, script
+from mlflow_pytorch_estimator.schedulers.slurm import far, memory, place, script
 from mlflow_pytorch_estimator.status import Phase
 
 
@@ -30,6 +30,8 @@ class SlurmAgent(agent.Agent):
         super().__init__(directory, [])
         if directory.job.relay:
             self.reporter = NoReporter(directory)
+        elif not directory.job.shared_filesystem:
+            self.reporter = far.Handover(directory)
         self._time_is_over = False
         signal.signal(signal.Signals[f"SIG{script.END_SIGNAL}"], self._on_time)
 
@@ -74,7 +76,7 @@ def main(argv: list[str]) -> int:
         else:
             job_agent.run(here, others)
     job_agent.deliver()
-    return 0
+    return far.exit_status(directory)
 
 
 if __name__ == "__main__":

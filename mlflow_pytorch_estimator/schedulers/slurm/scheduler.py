@@ -12,7 +12,16 @@ from mlflow_pytorch_estimator.errors import ConfigError, SchedulerError
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.locks import HeldLock
 from mlflow_pytorch_estimator.schedulers.base import Allocation, ClusterState, count
-from mlflow_pytorch_estimator.schedulers.slurm import client, nodes, options, place, queries, script, watcher
+from mlflow_pytorch_estimator.schedulers.slurm import (
+    broadcast,
+    client,
+    nodes,
+    options,
+    place,
+    queries,
+    script,
+    watcher,
+)
 from mlflow_pytorch_estimator.spec import JobSpec
 
 _REVIVAL_SECONDS = 20.0
@@ -30,6 +39,7 @@ class SlurmScheduler:
     def check(self, job: JobSpec) -> None:
         """Refuse options of our own, and what Slurm itself refuses (``sbatch --test-only``)."""
         options.check(job.scheduler_options)
+        broadcast.check(job)
         if job.compute is not None:
             clusters.check_nodes(job.compute, job.resources.node_count)
         if job.container is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mlflow_pytorch_estimator.errors import ConfigError
 from mlflow_pytorch_estimator.jobdir import JobDir
-from mlflow_pytorch_estimator.schedulers.slurm import options
+from mlflow_pytorch_estimator.schedulers.slurm import far, options
 from mlflow_pytorch_estimator.spec import JobSpec
 
 _NODE_MODULE = "mlflow_pytorch_estimator.schedulers.slurm.node"
@@ -25,8 +25,28 @@ _NICE = 1000
 def batch_script(job: JobSpec, directory: JobDir) -> str:
     """The script of a job."""
     header = "".join(f"#SBATCH {argument}\n" for argument in _header(job, directory))
+    if not job.shared_filesystem:
+        return f"#!/bin/bash\n{header}\n{_far_body(job, directory)}"
     python, path = shlex.quote(PYTHON), shlex.quote(str(directory.path))
     return f"#!/bin/bash\n{header}\nexec {python} -m {_NODE_MODULE} {path}\n"
+
+
+def _far_body(job: JobSpec, directory: JobDir) -> str:
+    """What waits on the first node for the job to be sent there, and becomes the agent then."""
+    python = shlex.quote(job.interpreter.python or PYTHON)
+    arrived, library, log, path = map(
+        shlex.quote,
+        map(str, (far.FarFiles(directory).arrived, directory.library, directory.agent_log, directory.path)),
+    )
+    return (
+        f"until [ -e {arrived} ]; do\n"
+        f"  [ $SECONDS -lt {far.ARRIVAL_SECONDS} ] || exit {far.NOT_ARRIVED}\n"
+        "  sleep 0.2\n"
+        "done\n"
+        f"exec >>{log} 2>&1\n"
+        f"export PYTHONPATH={library}${{PYTHONPATH:+:$PYTHONPATH}}\n"
+        f"exec {python} -m {_NODE_MODULE} {path}\n"
+    )
 
 
 def _header(job: JobSpec, directory: JobDir) -> tuple[str, ...]:
@@ -41,6 +61,12 @@ def _header(job: JobSpec, directory: JobDir) -> tuple[str, ...]:
         "signal": f"B:{END_SIGNAL}@{math.ceil(job.grace_seconds + 30)}",
         "requeue" if job.max_retries else "no-requeue": True,
     }
+    spare = _MARGIN_SECONDS
+    if not job.shared_filesystem:
+        lines |= {"output": "/dev/null", "chdir": "/", "no-requeue": True}  # its directory is not there yet
+        lines["signal"] = f"B:{END_SIGNAL}@{math.ceil(job.grace_seconds + 30 + far.END_SECONDS)}"
+        lines.pop("requeue", None)
+        spare += far.ARRIVAL_SECONDS + far.END_SECONDS
     if resources.cpus_per_node is not None:
         lines["cpus-per-task"] = resources.cpus_per_node
     elif not resources.gpus_per_node:
@@ -51,7 +77,7 @@ def _header(job: JobSpec, directory: JobDir) -> tuple[str, ...]:
     if resources.memory_gb_per_node is not None:
         lines["mem"] = f"{math.ceil(resources.memory_gb_per_node * 1024)}M"
     if job.max_seconds:
-        seconds = job.max_seconds + job.grace_seconds + job.start_seconds + _MARGIN_SECONDS
+        seconds = job.max_seconds + job.grace_seconds + job.start_seconds + spare
         lines["time"] = math.ceil(seconds / 60)
     if resources.low_priority:
         lines["nice"] = _NICE

@@ -22,7 +22,8 @@ from mlflow_pytorch_estimator import detached, failure, jobdir, jobenv, locks
 from mlflow_pytorch_estimator.errors import GpuClusterError
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.relay.courier import Courier
-from mlflow_pytorch_estimator.schedulers.slurm import client, memory, queries, states
+from mlflow_pytorch_estimator.schedulers.slurm import client, far, memory, queries, states
+from mlflow_pytorch_estimator.schedulers.slurm.attending import FarJobs
 from mlflow_pytorch_estimator.schedulers.slurm.queries import Said
 from mlflow_pytorch_estimator.status import Phase
 
@@ -82,6 +83,7 @@ class Watcher:
 
     def __post_init__(self) -> None:
         self._reports = Reports()
+        self._far = FarJobs()
 
     def look(self) -> None:
         """Look at the files of all jobs, and ask Slurm if it is time to."""
@@ -119,7 +121,8 @@ class Watcher:
                 self._soon()
             if watched.relayed:
                 return  # its courier delivers
-            if watched.over_since is not None or now > watched.concluded_since + _DELIVERY_SECONDS:
+            patience = 0.0 if self._far.owns(directory) else _DELIVERY_SECONDS  # such a job's agent uploads nothing
+            if watched.over_since is not None or now > watched.concluded_since + patience:
                 self._reports.deliver(directory)
         elif directory.cancel_requested and not watched.asked_to_end:
             watched.asked_to_end = True
@@ -173,6 +176,7 @@ class Watcher:
                 _conclude(watched.directory, watched.job_id, said)
             return
         watched.over_since = None
+        self._far.attend(watched.directory, said)
         if said.meaning is not None:
             self._tell(watched, said.meaning.phase, _message(said))
 
@@ -209,7 +213,9 @@ def _conclude(directory: JobDir, job_id: str, said: Said | None) -> None:
         if meaning.phase is Phase.CANCELED:
             directory.conclude(Phase.CANCELED, meaning.words)
         elif said.state.startswith(("FAILED", "COMPLETED")):
-            directory.conclude(Phase.FAILED, f"{_never_began(directory, said)}{where}", said.exit_code)
+            reason = f"{_never_began(directory, said)}{where}"
+            reason = far.last_word(directory, said.exit_code, said.nodes, reason)
+            directory.conclude(Phase.FAILED, reason, said.exit_code)
         else:
             directory.conclude(Phase.FAILED, f"{meaning.words}{where}")
 
