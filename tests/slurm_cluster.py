@@ -210,7 +210,7 @@ def _free_ports() -> int:
 
 @contextlib.contextmanager
 def cluster(
-    static: int = 2, cloud: int = 0, gpus: int = 2, *, accounting: bool = False, remembered: int = 30
+    static: int = 2, cloud: int = 0, gpus: int = 2, *, accounting: bool = False, remembered: int = 30, cpus: int = 2
 ) -> Iterator[Slurm]:
     """A cluster for the length of a ``with`` block; jobs that have ended are ``remembered`` for so many seconds."""
     with tempfile.TemporaryDirectory(prefix="slurm-") as name:  # short: paths of sockets have 107 bytes at most
@@ -222,7 +222,7 @@ def cluster(
             (folder / "spool" / node).mkdir()
             (folder / "tmp" / node).mkdir()
         slurm = Slurm(folder, static, cloud, accounting, _free_ports())
-        _configure(slurm, gpus, remembered)
+        _configure(slurm, gpus, remembered, cpus)
         try:
             slurm.up()
             yield slurm
@@ -230,7 +230,7 @@ def cluster(
             slurm.down()
 
 
-def _configure(slurm: Slurm, gpus: int, remembered: int) -> None:
+def _configure(slurm: Slurm, gpus: int, remembered: int, cpus: int) -> None:
     folder, port, host = slurm.folder, slurm.port, socket.gethostname().split(".")[0]
     user = "root" if os.getuid() == 0 else os.environ["USER"]
     device = folder / "dev/gpu"
@@ -290,7 +290,7 @@ def _configure(slurm: Slurm, gpus: int, remembered: int) -> None:
         "SlurmdParameters=config_overrides\n"
         "SlurmctldParameters=cloud_dns,idle_on_node_suspend,power_save_interval=1\n"
         f"ReturnToService=2\nMinJobAge={remembered}\nKillWait=2\nSlurmdTimeout=10\n"
-        f"{storage}GresTypes=gpu\nNodeName=DEFAULT CPUs=2 RealMemory=1000 Gres=gpu:{gpus}\n{nodes}"
+        f"{storage}GresTypes=gpu\nNodeName=DEFAULT CPUs={cpus} RealMemory={500 * cpus} Gres=gpu:{gpus}\n{nodes}"
     )
 
 

@@ -55,33 +55,49 @@ def active(job_ids: Collection[str]) -> dict[str, Said]:
 
 def ended(job_id: str) -> Said | None:
     """How a job that ``squeue`` has forgotten ended; None when nobody knows. SchedulerError if nobody can be asked."""
-    said = _accounted(job_id)
-    return said or _controlled(job_id)
+    return all_ended({job_id}).get(job_id)
 
 
-def _accounted(job_id: str) -> Said | None:
-    if not client.has("sacct"):
-        return None
+def all_ended(job_ids: Collection[str]) -> dict[str, Said]:
+    """How jobs ended, those left out of which nobody knows: two questions at most, however many there are."""
+    found = _accounted(job_ids)
+    return found | _controlled(set(job_ids) - set(found))
+
+
+def _accounted(job_ids: Collection[str]) -> dict[str, Said]:
+    if not job_ids or not client.has("sacct"):
+        return {}
     answer = client.run(
         *("sacct", "--allocations", "--noheader", "--parsable2", "--duplicates"),
-        *(f"--jobs={job_id}", "--format=JobID,State,ExitCode,NodeList"),
+        *(f"--jobs={','.join(sorted(job_ids))}", "--format=JobID,State,ExitCode,NodeList"),
     )
-    lines = [line for line in answer.output.splitlines() if line.startswith(f"{job_id}|")]
-    if answer.code != 0 or not lines:
-        return None  # without accounting it fails, or knows nothing
-    _, state, code, nodes = lines[-1].split(_SEPARATOR, 3)  # the last of several is after a requeue
-    return Said(state, "", nodes, exit_status(code))
+    if answer.code != 0:
+        return {}  # without accounting it fails, or knows nothing
+    found = {}
+    for line in answer.output.splitlines():
+        job_id, _, rest = line.partition(_SEPARATOR)
+        if job_id in job_ids:
+            state, code, nodes = rest.split(_SEPARATOR, 2)
+            found[job_id] = Said(state, "", nodes, exit_status(code))  # the last of several is after a requeue
+    return found
 
 
-def _controlled(job_id: str) -> Said | None:
-    answer = client.run("scontrol", "--oneliner", "show", "job", job_id)
+def _controlled(job_ids: Collection[str]) -> dict[str, Said]:
+    if not job_ids:
+        return {}
+    which = tuple(job_ids) if len(job_ids) == 1 else ()  # it takes one id, or shows all jobs
+    answer = client.run("scontrol", "--oneliner", "show", "job", *which)
     if answer.code != 0:
         if _UNKNOWN_JOB.search(answer.errors):
-            return None
+            return {}
         raise SchedulerError(f"scontrol: {answer.reason}")
-    fields = fields_of(answer.output)
-    if "JobState" not in fields:
-        return None
+    shown = [fields_of(line) for line in answer.output.splitlines()]
+    return {
+        fields["JobId"]: _shown(fields) for fields in shown if fields.get("JobId") in job_ids and "JobState" in fields
+    }
+
+
+def _shown(fields: Mapping[str, str]) -> Said:
     return Said(
         fields["JobState"],
         fields.get("Reason", ""),
