@@ -225,6 +225,7 @@ def cluster(
     *,
     accounting: bool = False,
     remembered: int = 30,
+    cpus: int = 2,
     strict: bool = False,
     hidden: Path | None = None,
 ) -> Iterator[Slurm]:
@@ -238,7 +239,7 @@ def cluster(
             (folder / "spool" / node).mkdir()
             (folder / "tmp" / node).mkdir()
         slurm = Slurm(folder, static, cloud, accounting, _free_ports(), strict, hidden)
-        _configure(slurm, gpus, remembered)
+        _configure(slurm, gpus, remembered, cpus)
         try:
             slurm.up()
             yield slurm
@@ -246,7 +247,7 @@ def cluster(
             slurm.down()
 
 
-def _configure(slurm: Slurm, gpus: int, remembered: int) -> None:
+def _configure(slurm: Slurm, gpus: int, remembered: int, cpus: int) -> None:
     folder, port, host = slurm.folder, slurm.port, socket.gethostname().split(".")[0]
     user = "root" if os.getuid() == 0 else os.environ["USER"]
     device = folder / "dev/gpu"
@@ -317,7 +318,7 @@ def _configure(slurm: Slurm, gpus: int, remembered: int) -> None:
         "SlurmdParameters=config_overrides\n"
         "SlurmctldParameters=cloud_dns,idle_on_node_suspend,power_save_interval=1\n"
         f"ReturnToService=2\nMinJobAge={remembered}\nKillWait=2\nSlurmdTimeout=10\n"
-        f"{storage}GresTypes=gpu\nNodeName=DEFAULT CPUs=2 RealMemory=1000 Gres=gpu:{gpus}\n{nodes}"
+        f"{storage}GresTypes=gpu\nNodeName=DEFAULT CPUs={cpus} RealMemory={500 * cpus} Gres=gpu:{gpus}\n{nodes}"
     )
 
 

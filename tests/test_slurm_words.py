@@ -284,6 +284,17 @@ def test_a_job_that_nobody_knows(programs: Path) -> None:
     assert queries.ended("7") is None
 
 
+def test_many_jobs_are_two_questions(programs: Path) -> None:
+    program(programs, "sacct", "7|TIMEOUT|0:15|n1\n9|COMPLETED|0:0|n1\n")
+    shown = "JobId={} JobState=FAILED Reason=None ExitCode=3:0 NodeList=n2\n"
+    program(programs, "scontrol", shown.format(8) + shown.format(80))
+    assert queries.all_ended({"7", "8", "6"}) == {
+        "7": Said("TIMEOUT", "", "n1", -15),
+        "8": Said("FAILED", "None", "n2", 3),
+    }
+    assert [len(asked(programs, name)) for name in ("sacct", "scontrol")] == [1, 1]
+
+
 @pytest.mark.parametrize(("text", "status"), [("3:0", 3), ("0:9", -9), ("0:0", 0), ("", None), ("x", None), ("1", 1)])
 def test_exit_statuses(text: str, status: int | None) -> None:
     assert queries.exit_status(text) == status

@@ -7,7 +7,7 @@ accounting; ``scontrol`` knows as much as ``squeue``, and the exit code.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlflow_pytorch_estimator.errors import SchedulerError
@@ -40,12 +40,8 @@ class Said:
 
 def active(job_ids: Collection[str]) -> dict[str, Said]:
     """The jobs that ``squeue`` knows. SchedulerError when the controller cannot be asked."""
-    clusters: dict[tuple[str, ...], dict[str, str]] = {}
-    for job_id in job_ids:
-        number, where = address(job_id)
-        clusters.setdefault(where, {})[number] = job_id
     found = {}
-    for where, ids in clusters.items():
+    for where, ids in _by_cluster(job_ids).items():
         wanted = f"--jobs={','.join(sorted(ids))}"
         answer = client.run("squeue", *where, "--noheader", "--states=all", wanted, f"--format={_FIELDS}")
         if answer.code != 0 and not _UNKNOWN_JOB.search(answer.errors):
@@ -70,35 +66,62 @@ def _known(nodes: str) -> str:
 
 def ended(job_id: str) -> Said | None:
     """How a job that ``squeue`` has forgotten ended; None when nobody knows. SchedulerError if nobody can be asked."""
-    said = _accounted(job_id)
-    return said or _controlled(job_id)
+    return all_ended({job_id}).get(job_id)
 
 
-def _accounted(job_id: str) -> Said | None:
-    if not client.has("sacct"):
-        return None
-    number, where = address(job_id)
+def all_ended(job_ids: Collection[str]) -> dict[str, Said]:
+    """How jobs ended, those left out of which nobody knows: two questions at most, however many there are."""
+    found: dict[str, Said] = {}
+    for where, ids in _by_cluster(job_ids).items():
+        said = _accounted(ids, where)
+        said |= _controlled(set(ids) - set(said), where)
+        found |= {ids[number]: end for number, end in said.items()}
+    return found
+
+
+def _by_cluster(job_ids: Collection[str]) -> dict[tuple[str, ...], dict[str, str]]:
+    """The option that names a cluster -> number of a job there -> its id."""
+    clusters: dict[tuple[str, ...], dict[str, str]] = {}
+    for job_id in job_ids:
+        number, where = address(job_id)
+        clusters.setdefault(where, {})[number] = job_id
+    return clusters
+
+
+def _accounted(numbers: Collection[str], where: Sequence[str]) -> dict[str, Said]:
+    if not numbers or not client.has("sacct"):
+        return {}
     answer = client.run(
         *("sacct", *where, "--allocations", "--noheader", "--parsable2", "--duplicates"),
-        *(f"--jobs={number}", "--format=JobID,State,ExitCode,NodeList"),
+        *(f"--jobs={','.join(sorted(numbers))}", "--format=JobID,State,ExitCode,NodeList"),
     )
-    lines = [line for line in answer.output.splitlines() if line.startswith(f"{number}|")]
-    if answer.code != 0 or not lines:
-        return None  # without accounting it fails, or knows nothing
-    _, state, code, nodes = lines[-1].split(_SEPARATOR, 3)  # the last of several is after a requeue
-    return Said(state, "", _known(nodes), exit_status(code))
+    if answer.code != 0:
+        return {}  # without accounting it fails, or knows nothing
+    found = {}
+    for line in answer.output.splitlines():
+        number, _, rest = line.partition(_SEPARATOR)
+        if number in numbers:
+            state, code, nodes = rest.split(_SEPARATOR, 2)
+            found[number] = Said(state, "", _known(nodes), exit_status(code))  # the last is after a requeue
+    return found
 
 
-def _controlled(job_id: str) -> Said | None:
-    number, where = address(job_id)
-    answer = client.run("scontrol", *where, "--oneliner", "show", "job", number)
+def _controlled(numbers: Collection[str], where: Sequence[str]) -> dict[str, Said]:
+    if not numbers:
+        return {}
+    which = tuple(numbers) if len(numbers) == 1 else ()  # it takes one id, or shows all jobs
+    answer = client.run("scontrol", *where, "--oneliner", "show", "job", *which)
     if answer.code != 0:
         if _UNKNOWN_JOB.search(answer.errors):
-            return None
+            return {}
         raise SchedulerError(f"scontrol: {answer.reason}")
-    fields = fields_of(answer.output)
-    if "JobState" not in fields:
-        return None
+    shown = [fields_of(line) for line in answer.output.splitlines()]
+    return {
+        fields["JobId"]: _shown(fields) for fields in shown if fields.get("JobId") in numbers and "JobState" in fields
+    }
+
+
+def _shown(fields: Mapping[str, str]) -> Said:
     return Said(
         fields["JobState"],
         fields.get("Reason", ""),

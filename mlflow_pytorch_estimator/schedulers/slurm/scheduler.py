@@ -15,6 +15,7 @@ from mlflow_pytorch_estimator.schedulers.base import Allocation, ClusterState, c
 from mlflow_pytorch_estimator.schedulers.slurm import (
     broadcast,
     client,
+    kinship,
     nodes,
     options,
     place,
@@ -25,6 +26,9 @@ from mlflow_pytorch_estimator.schedulers.slurm import (
 from mlflow_pytorch_estimator.spec import JobSpec
 
 _REVIVAL_SECONDS = 20.0
+_TAKEN_SECONDS = 60.0
+_taken: dict[tuple[str, tuple[str, ...], str | None], float] = {}
+"""Until when it is not asked again whether Slurm takes a job: who submits hundreds alike asks once a minute."""
 
 
 class SlurmScheduler:
@@ -48,13 +52,18 @@ class SlurmScheduler:
             raise ConfigError('the Slurm scheduler starts no mpirun yet: "horovod" needs none')
         text = script.batch_script(job, JobDir.of_run("0" * 32))
         defaults = options.users_defaults(job.scheduler_options)
+        asked = (text, defaults, os.environ.get("SLURM_CONF"))
+        if time.monotonic() < _taken.get(asked, 0.0):
+            return
         answer = client.run("sbatch", "--test-only", *defaults, patient=True, text=text)
         if answer.code != 0:
             raise ConfigError(f"Slurm does not take the job: {answer.reason}")
+        _taken[asked] = time.monotonic() + _TAKEN_SECONDS
 
     def submit(self, job: JobSpec, directory: JobDir, lock: HeldLock, environ: Mapping[str, str]) -> str:
         """Hand the job to ``sbatch``; the environment travels with it, in no file of ours and in no script."""
         text = script.batch_script(job, directory)
+        kinship.note(directory, environ)
         defaults = options.users_defaults(job.scheduler_options)
         answer = client.run("sbatch", "--parsable", "--export=ALL", *defaults, environ=environ, patient=True, text=text)
         job_id = answer.output.rstrip().rpartition("\n")[2].strip()  # some sites greet before it

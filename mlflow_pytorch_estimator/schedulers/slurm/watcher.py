@@ -22,7 +22,7 @@ from mlflow_pytorch_estimator import detached, failure, jobdir, jobenv, locks
 from mlflow_pytorch_estimator.errors import GpuClusterError
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.relay.courier import Courier
-from mlflow_pytorch_estimator.schedulers.slurm import client, far, memory, queries, states
+from mlflow_pytorch_estimator.schedulers.slurm import client, far, kinship, memory, queries, states
 from mlflow_pytorch_estimator.schedulers.slurm.attending import FarJobs
 from mlflow_pytorch_estimator.schedulers.slurm.queries import Said
 from mlflow_pytorch_estimator.status import Phase
@@ -31,6 +31,7 @@ _SHORTEST_SECONDS, _LONGEST_SECONDS, _GROWTH = 1.0, 15.0, 1.5
 _LOOK_SECONDS = 0.2
 _LINGER_SECONDS = 2.0
 _SETTLE_SECONDS = 5.0  # for the agent's last word to cross a network file system
+_AGENTS_SECONDS = 1.0  # for an agent that has MLflow loaded to begin with that
 _DELIVERY_SECONDS = 30.0  # for an agent that has said how it ended to upload what it has
 _PAUSE_SECONDS = 5.0
 _NICENESS = 10
@@ -69,6 +70,8 @@ class Watched:
     """When Slurm first said that it is over; ``time.monotonic`` seconds."""
     concluded_since: float | None = None
     said: Said | None = None
+    kin: bool | None = None
+    """See ``kinship``; None while nobody has asked."""
 
 
 @dataclass
@@ -84,6 +87,7 @@ class Watcher:
     def __post_init__(self) -> None:
         self._reports = Reports()
         self._far = FarJobs()
+        self._environ = dict(os.environ)  # as it is before MLflow adds to it
 
     def look(self) -> None:
         """Look at the files of all jobs, and ask Slurm if it is time to."""
@@ -121,12 +125,20 @@ class Watcher:
                 self._soon()
             if watched.relayed:
                 return  # its courier delivers
-            patience = 0.0 if self._far.owns(directory) else _DELIVERY_SECONDS  # such a job's agent uploads nothing
-            if watched.over_since is not None or now > watched.concluded_since + patience:
+            if watched.over_since is not None or now > watched.concluded_since + self._patience(watched):
                 self._reports.deliver(directory)
         elif directory.cancel_requested and not watched.asked_to_end:
             watched.asked_to_end = True
             self._soon()
+
+    def _patience(self, watched: Watched) -> float:
+        """How long an agent is left alone with its report: one that is only loading MLflow holds its nodes for that."""
+        if self._far.owns(watched.directory):
+            return 0.0  # it uploads nothing
+        if watched.kin is None:
+            watched.kin = kinship.shared(watched.directory, self._environ)
+        idle = watched.kin and not locks.is_held(watched.directory.delivery_lock)
+        return _AGENTS_SECONDS if idle else _DELIVERY_SECONDS
 
     def _leave(self, name: str) -> None:
         self.jobs.pop(name).lock.close()
@@ -140,23 +152,16 @@ class Watcher:
         self._interval = min(_LONGEST_SECONDS, self._interval * _GROWTH)
         try:
             found = queries.active({watched.job_id for watched in self.jobs.values()})
+            now = time.monotonic()
+            silent = {each.job_id for each in self.jobs.values() if _is_silent(each, found.get(each.job_id), now)}
+            found |= queries.all_ended(silent)
             for watched in self.jobs.values():
-                said = found.get(watched.job_id)
-                if said is None or (said.meaning is not None and said.meaning.over):
-                    said = self._ended(watched, said)
-                self._hear(watched, said)
+                self._hear(watched, found.get(watched.job_id), now)
         except GpuClusterError as error:
             print(f"{time.strftime('%F %T')} {error}", file=sys.stderr, flush=True)  # nothing is concluded from it
         self._ask_at = time.monotonic() + self._interval
 
-    @staticmethod
-    def _ended(watched: Watched, said: Said | None) -> Said | None:
-        """The last that is known of a job that ``squeue`` does not have, with its exit code."""
-        if watched.directory.outcome is not None:
-            return said or Said("COMPLETED")
-        return queries.ended(watched.job_id) or said
-
-    def _hear(self, watched: Watched, said: Said | None) -> None:
+    def _hear(self, watched: Watched, said: Said | None, now: float) -> None:
         if said is not None and said.meaning is None:
             if watched.said != said:
                 print(
@@ -167,17 +172,16 @@ class Watcher:
             watched.said = said
             return
         watched.said = said
-        if said is None or (said.meaning is not None and said.meaning.over):
-            now = time.monotonic()
+        if _is_over(said):
             if watched.over_since is None:
                 watched.over_since = now
             self._soon()
-            if now > watched.over_since + _SETTLE_SECONDS and watched.directory.outcome is None:
+            if _is_silent(watched, said, now):
                 _conclude(watched.directory, watched.job_id, said)
             return
         watched.over_since = None
-        self._far.attend(watched.directory, said)
-        if said.meaning is not None:
+        if said is not None and said.meaning is not None:
+            self._far.attend(watched.directory, said)
             self._tell(watched, said.meaning.phase, _message(said))
 
     def _tell(self, watched: Watched, phase: Phase, message: str) -> None:
@@ -192,6 +196,16 @@ class Watcher:
             return  # the submitter has said it
         watched.directory.enter(phase, message)
         self._reports.sync(watched.directory)
+
+
+def _is_over(said: Said | None) -> bool:
+    return said is None or (said.meaning is not None and said.meaning.over)
+
+
+def _is_silent(watched: Watched, said: Said | None, now: float) -> bool:
+    """Whether the job has been over for so long that its agent will not say how it ended."""
+    late = watched.over_since is not None and now > watched.over_since + _SETTLE_SECONDS
+    return late and _is_over(said) and watched.directory.outcome is None
 
 
 def _message(said: Said) -> str:
