@@ -276,18 +276,18 @@ def sweep(now: float | None = None, *, bury: Callable[[JobDir], bool] = lambda d
     jobs = home() / "jobs"
     oldest = (now or time.time()) - KEEP_DAYS * 86_400
     removed = 0
-    for path in jobs.iterdir() if jobs.is_dir() else ():
-        directory = JobDir(path)
+    for name in os.listdir(jobs) if jobs.is_dir() else ():  # noqa: PTH208 - hundreds of jobs, at each submission
         try:
-            if path.name.startswith(_STAGING_PREFIX):
-                stale = path.stat().st_mtime < time.time() - 5 and not directory.alive
+            if name.startswith(_STAGING_PREFIX):
+                directory = JobDir(jobs / name)
+                stale = directory.path.stat().st_mtime < time.time() - 5 and not directory.alive
                 stale = stale and (not directory.exists or bury(directory))
             else:
-                stale = directory.delivered.stat().st_mtime < oldest
+                stale = os.stat(f"{jobs}/{name}/delivered").st_mtime < oldest  # noqa: PTH116 - as above
         except (FileNotFoundError, NotADirectoryError):
             continue  # not delivered yet, another submitter was faster, or a file of somebody else
         if stale:
-            directory.remove()
+            JobDir(jobs / name).remove()
             removed += 1
     return removed
 

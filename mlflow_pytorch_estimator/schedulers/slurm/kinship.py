@@ -34,7 +34,5 @@ def _digest(directory: JobDir, environ: Mapping[str, str]) -> str:
     known = {name: value for name, value in environ.items() if name.startswith(_OF_MLFLOW) and name not in _OF_ONE_RUN}
     words = json.dumps([sorted(known.items()), sorted(Concealer.from_environ(environ).values.items())])
     # Slow to guess, with a salt of its own: a file says nothing about a password, not even to whoever has a copy of it.
-    found = hashlib.scrypt(
-        words.encode("utf-8", "surrogateescape"), salt=directory.path.name.encode(), n=1024, r=8, p=1
-    )
+    found = hashlib.scrypt(words.encode("utf-8", "surrogateescape"), salt=directory.path.name.encode(), n=256, r=8, p=1)
     return found.hex()

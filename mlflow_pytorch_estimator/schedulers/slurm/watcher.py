@@ -29,6 +29,7 @@ from mlflow_pytorch_estimator.status import Phase
 
 _SHORTEST_SECONDS, _LONGEST_SECONDS, _GROWTH = 1.0, 15.0, 1.5
 _LOOK_SECONDS = 0.2
+_LONGEST_LOOK_SECONDS, _SHARE = 2.0, 0.05  # of a core, for looking at files: hundreds of jobs are looked at less often
 _LINGER_SECONDS = 2.0
 _SETTLE_SECONDS = 5.0  # for the agent's last word to cross a network file system
 _AGENTS_SECONDS = 1.0  # for an agent that has MLflow loaded to begin with that
@@ -290,14 +291,16 @@ def main() -> int:
     watcher = Watcher()
     idle_since = time.monotonic()
     while lock is not None:
+        began = time.thread_time()
         watcher.look()
+        pause = min(_LONGEST_LOOK_SECONDS, max(_LOOK_SECONDS, (time.thread_time() - began) / _SHARE))
         if watcher.jobs:
             idle_since = time.monotonic()
         elif time.monotonic() > idle_since + _LINGER_SECONDS:
             lock.close()
             watcher.look()  # a job that came while nobody could know that nobody watches
             lock = locks.try_acquire(path) if watcher.jobs else None
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(pause)
     return 0
 
 
