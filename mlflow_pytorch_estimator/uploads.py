@@ -65,9 +65,7 @@ def upload_results(
         except Exception as error:  # noqa: BLE001 - an artifact store may fail in any way; the status must still arrive
             problems.append(f"{what}: {type(error).__name__}: {str(error)[:300]}")
 
-    logs = [
-        log for log in (*directory.rank_logs(), *directory.launcher_logs(), directory.environment_log) if log.exists()
-    ]
+    logs = [log for log in _logs(directory) if log.exists()]
     for log in logs:
         attempt(f"logs/{log.name}", partial(client.log_artifact, job.run_id, str(log), "logs"))
     if directory.outputs.is_dir() and any(directory.outputs.iterdir()):
@@ -76,6 +74,15 @@ def upload_results(
         attempt("logs", lambda: _upload_script_logs(client, job.run_id, directory))
     attempt("gpu_cluster", lambda: _upload_records(client, directory, job, outcome, concealer))
     return problems
+
+
+def _logs(directory: JobDir) -> list[Path]:
+    return [
+        *directory.rank_logs(),
+        *directory.launcher_logs(),
+        directory.environment_log,
+        directory.relay_log,
+    ]
 
 
 def _upload_tree(client: MlflowClient, run_id: str, tree: Path, scratch: Path) -> None:

@@ -145,7 +145,7 @@ def test_a_job_waits_for_the_gpus_of_another_and_says_so(quick: Jobs, slurm: Slu
     reason = "waits for free nodes (Resources)"
     wait_until(lambda: _tags(second).get("gpu_cluster.waiting") == reason, 60, "the reason in the run")
     assert f"Queued: {reason}" in _tags(second)["mlflow.note.content"]
-    assert status(second) == "SCHEDULED"
+    wait_until(lambda: status(second) == "SCHEDULED", 30, "the status, which comes after the tags")
     assert state(slurm, second) == "PENDING"
     first.cancel()
     assert status(first) == "KILLED"

@@ -27,6 +27,7 @@ with mlflow.start_run():
         time.sleep(0.1)
     for step in range(1, 200):
         mlflow.log_metric("loss", 1 / (step + 1), step=step)
+    mlflow.log_param("lr", 0.2)
     pathlib.Path("outputs").mkdir(exist_ok=True)
     pathlib.Path("outputs/made.txt").write_text("made")
 print("logged", flush=True)
@@ -53,6 +54,7 @@ def test_what_ranks_log_is_seen_while_they_run(project: Project, store: MlflowCl
     assert done.run.info.status == "FINISHED"
     assert done.run.data.params["lr"] == "0.1"
     assert done.artifact("outputs/made.txt") == "made"
+    assert "Changing param values is not allowed" in done.artifact("logs/relay.log")
     assert any(name.startswith("system/") for name in done.run.data.metrics)
 
 
