@@ -15,8 +15,10 @@ from slurm_cluster import Slurm
 
 from mlflow_pytorch_estimator.status import Phase
 
-TRAINING, VALIDATION = 12, 6
+TRAINING, VALIDATION = 20, 6
 """Photographs of each kind."""
+TOGETHER = 8
+"""Images of a step, of all ranks together: five steps, after which batch norm knows enough for sane numbers."""
 
 
 @pytest.fixture
@@ -53,12 +55,12 @@ def test_an_entry_point(
     if entry_point == "horovod":
         request.getfixturevalue("horovod")
     config = {"scheduler": "slurm", "node_count": nodes, "process_count_per_node": ranks}
-    parameters = {"data_dir": str(few), "num_epochs": 1, "image_size": 32, "batch_size": 4, "weights": "none"}
+    small = {"num_epochs": 1, "batch_size": TOGETHER // (nodes * ranks), "learning_rate": 0.0005, "weights": "none"}
     submitted = submit(
         ROOT,
         entry_point=entry_point,
         config=config,
-        parameters=parameters,
+        parameters={"data_dir": str(few), **small},
         env_manager=None if entry_point == "horovod" else "local",
     )
     done = finish(submitted)
