@@ -318,7 +318,8 @@ def _configure(slurm: Slurm, gpus: int, remembered: int, cpus: int) -> None:
         "SlurmdParameters=config_overrides\n"
         "SlurmctldParameters=cloud_dns,idle_on_node_suspend,power_save_interval=1\n"
         f"ReturnToService=2\nMinJobAge={remembered}\nKillWait=2\nSlurmdTimeout=10\n"
-        f"{storage}GresTypes=gpu\nNodeName=DEFAULT CPUs={cpus} RealMemory={500 * cpus} Gres=gpu:{gpus}\n{nodes}"
+        f"{storage}GresTypes=gpu\nNodeName=DEFAULT CPUs={cpus} "
+        f"RealMemory={2000 if slurm.strict else 500 * cpus} Gres=gpu:{gpus}\n{nodes}"
     )
 
 

@@ -16,6 +16,7 @@ from mlflow_pytorch_estimator.spec import Distribution
 from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
 
 ONE: dict[str, Any] = {"kind": "single", "distribution": Distribution()}
+# The agent alone, which has MLflow loaded, and torch's launcher use some hundred megabytes.
 EATER = f"""{BEGUN}
 hoard = []
 while True:
@@ -46,7 +47,7 @@ def reason(submitted: GpuClusterSubmittedRun) -> str:
 
 
 def test_a_job_that_eats_more_memory_than_it_asked_for(jobs: Jobs) -> None:
-    done = finish(jobs.submit(EATER, memory=0.25, **ONE))
+    done = finish(jobs.submit(EATER, memory=0.75, **ONE))
     assert not done.succeeded
     assert done.run.info.status == "FAILED"
     assert done.tags["gpu_cluster.failure"] == "out of memory (n1)"
@@ -62,7 +63,7 @@ if os.environ["SLURMD_NODENAME"] == "n1":
 
 
 def test_another_node_of_a_job_that_eats_more_memory(jobs: Jobs) -> None:
-    done = finish(jobs.submit(EATS_ON_THE_SECOND, 1, 2, "torch", memory=0.9, grace_seconds=1.0))
+    done = finish(jobs.submit(EATS_ON_THE_SECOND, 1, 2, "torch", memory=1.5, grace_seconds=1.0))
     assert not done.succeeded
     words = "node n2 was lost: its agent has gone (out of memory: Slurm ended it)"
     assert done.tags["gpu_cluster.failure"] == words, everything(done)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mlflow_pytorch_estimator.attempt import Verdict
 from mlflow_pytorch_estimator.errors import ConfigError, SchedulerError
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.schedulers.slurm import client, memory, options, place, queries, script, states
@@ -348,6 +349,18 @@ def test_what_was_killed_for_its_memory(tmp_path: Path, words: str, *, is_so: bo
     assert not memory.exceeded(log)
     log.write_text(f"before\n{words}\nafter\n")
     assert memory.exceeded(log) == is_so
+
+
+def test_the_loss_of_a_node_is_explained_by_it_and_nothing_else_is(tmp_path: Path) -> None:
+    lost = Verdict(failure={"rank": None, "node": "n2", "reason": "node n2 was lost"})
+    assert memory.explained(lost, tmp_path) is lost
+    (tmp_path / "agent_1.log").write_text("slurmstepd: error: Exceeded job memory limit\n")
+    found = memory.explained(lost, tmp_path).failure
+    assert found is not None
+    assert (found["reason"], found["out_of_memory"]) == ("node n2 was lost (out of memory: Slurm ended it)", True)
+    for failure in (None, {"rank": 1, "node": "n1", "reason": "x"}, {"rank": None, "reason": "ran longer"}):
+        verdict = Verdict(failure=failure)
+        assert memory.explained(verdict, tmp_path) is verdict
 
 
 # --- where a node stands

@@ -24,11 +24,10 @@ def exceeded(log: Path) -> bool:
 
 
 def explained(verdict: Verdict, logs: Path) -> Verdict:
-    """A verdict that says so of a node whose agent was killed for it."""
+    """A verdict that says so of a node that was lost by it."""
     found = verdict.failure
-    if found is None or found["rank"] is not None or found.get("out_of_memory"):
-        return verdict
-    if not any(exceeded(log) for log in logs.glob("agent_*.log")):
+    lost = found is not None and found["rank"] is None and "node" in found
+    if found is None or not lost or not any(map(exceeded, logs.glob("agent_*.log"))):
         return verdict
     said = {**found, "reason": f"{found['reason']} ({_WORDS})", "out_of_memory": True}
     return replace(verdict, failure=said)

@@ -274,13 +274,13 @@ class Reports:
 
         while True:
             directory, last = self._wanted.get()
+            self._waiting.discard((directory.path, last))  # before: what changes meanwhile is wanted again
             try:
                 mirror = RunMirror(directory)
                 mirror.deliver() if last else mirror.sync()
             except Exception as error:  # noqa: BLE001 - the outer edge of the thread: a store may fail in any way
                 print(f"{time.strftime('%F %T')} MLflow: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
                 time.sleep(_PAUSE_SECONDS)
-            self._waiting.discard((directory.path, last))
 
 
 def main() -> int:
