@@ -9,6 +9,7 @@
       relay/          MLflow calls of the ranks on their way to the submit host, see ``relay``
       ranks/          what keepers below a launcher note;  system_metrics.jsonl  samples of all nodes
       source/         the job's own copy of the snapshot; the ranks work in it, or in the project's subdirectory of it
+      courier.lock  courier.log  sent  incoming/  arrived  over  contact  fetched   see ``schedulers.slurm.far``
       logs/rank_N.log  logs/environment.log  logs/agent.log      inputs/  lib/  policy/  queue/
 
 The truth about a job is here; the MLflow run is a mirror of it (see ``mirror``).

@@ -47,7 +47,7 @@ def far_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
     tried = ["unshare", "--mount", "--propagation=private", "mount", "-t", "tmpfs", "none", str(hidden)]
     if subprocess.run(tried, capture_output=True, timeout=30, check=False).returncode != 0:
         pytest.skip("this machine lets nobody mount: nodes on it cannot have a disk of their own")
-    with cluster(static=2, hidden=hidden) as slurm:
+    with cluster(static=2, remembered=300, hidden=hidden) as slurm:
         yield slurm
 
 

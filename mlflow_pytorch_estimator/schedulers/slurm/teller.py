@@ -42,7 +42,7 @@ class Teller:
         self._partial: dict[str, int] = hello["partial"]
         self._sending: Iterator[None] = iter(())
         self._names: list[str] | None = None
-        self._finish = self._over_told = self._done = False
+        self._finish = self._over_told = self._done = self._busy = False
         self._contact_at = 0.0
         self._input = b""
 
@@ -58,7 +58,7 @@ class Teller:
                 self._tell()
 
     def _listen(self) -> bool:
-        ready, _, _ = select.select([0], [], [], _ROUND_SECONDS)
+        ready, _, _ = select.select([0], [], [], 0.0 if self._busy else _ROUND_SECONDS)
         if not ready:
             return True
         data = os.read(0, 65536)
@@ -89,12 +89,14 @@ class Teller:
     def _tell(self) -> None:
         self._tell_growth()
         deadline = time.monotonic() + _SLICE_SECONDS
+        self._busy = True
         while time.monotonic() < deadline:
             try:
                 next(self._sending)
             except StopIteration:
                 self._sending = self._whole(trees.settled(self._directory, first=self._first))
                 self._tell_names()
+                self._busy = False
                 return
 
     def _tell_the_end(self) -> None:
