@@ -127,6 +127,8 @@ class JobSpec:
     """Retry only when the failed rank ended with one of these; negative for signals. Empty means any."""
     resume_from: str | None = None
     """Folder with the checkpoints that the first attempt finds."""
+    after: tuple[str, ...] = ()
+    """Ids of the runs that must have completed before it starts."""
     rank_metrics: str = "drop"
     """What becomes of metrics that ranks above 0 log: ``drop`` or ``prefix``."""
     environment_variables: tuple[str, ...] = ()
@@ -154,7 +156,7 @@ class JobSpec:
         raw["resources"] = Resources(**_known(Resources, raw["resources"]))
         raw["distribution"] = Distribution(**_known(Distribution, raw.get("distribution", {})))
         raw["container"] = _container(raw.get("container"))
-        for name in ("environment_variables", "notices", "retry_exit_codes"):
+        for name in ("after", "environment_variables", "notices", "retry_exit_codes"):
             raw[name] = tuple(raw.get(name, ()))
         return cls(**_known(cls, raw))
 

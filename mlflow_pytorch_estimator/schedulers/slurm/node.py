@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
     """Run the job on this allocation."""
     directory = JobDir(Path(argv[0]))
     if directory.outcome is not None:
-        return 0  # Slurm has requeued what had ended
+        return _status(directory)  # Slurm has requeued what had ended
     job_agent = SlurmAgent(directory)
     try:
         here = place.here(os.environ)
@@ -63,7 +63,13 @@ def main(argv: list[str]) -> int:
         else:
             job_agent.run(here, others)
     job_agent.deliver()
-    return 0
+    return _status(directory)
+
+
+def _status(directory: JobDir) -> int:
+    """For Slurm, whose ``afterok`` believes it: 0 for a run that has completed, and nothing else."""
+    outcome = directory.outcome
+    return 0 if outcome is not None and outcome.phase is Phase.COMPLETED else 1
 
 
 if __name__ == "__main__":

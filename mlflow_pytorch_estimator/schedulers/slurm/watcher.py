@@ -21,7 +21,7 @@ from pathlib import Path
 from mlflow_pytorch_estimator import detached, failure, jobdir, jobenv, locks
 from mlflow_pytorch_estimator.errors import GpuClusterError
 from mlflow_pytorch_estimator.jobdir import JobDir
-from mlflow_pytorch_estimator.schedulers.slurm import client, queries, states
+from mlflow_pytorch_estimator.schedulers.slurm import client, dependency, queries, states
 from mlflow_pytorch_estimator.schedulers.slurm.queries import Said
 from mlflow_pytorch_estimator.status import Phase
 
@@ -165,8 +165,9 @@ class Watcher:
                 _conclude(watched.directory, watched.job_id, said)
             return
         watched.over_since = None
+        dependency.look(watched.directory, watched.job_id, said)
         if said.meaning is not None:
-            self._tell(watched, said.meaning.phase, _message(said))
+            self._tell(watched, said.meaning.phase, _message(watched.directory, said))
 
     def _tell(self, watched: Watched, phase: Phase, message: str) -> None:
         """Write down what Slurm does before the agent lives, and after; in between the agent speaks for itself."""
@@ -182,11 +183,11 @@ class Watcher:
         self._reports.sync(watched.directory)
 
 
-def _message(said: Said) -> str:
+def _message(directory: JobDir, said: Said) -> str:
     meaning = said.meaning
     if meaning is not None and meaning.phase is Phase.SCALING:
         return f"Slurm starts {said.nodes}" if said.nodes else "Slurm starts nodes"
-    return (meaning.words if meaning else "") or states.plain(said.reason)
+    return (meaning.words if meaning else "") or dependency.message(directory, said) or states.plain(said.reason)
 
 
 def _conclude(directory: JobDir, job_id: str, said: Said | None) -> None:
