@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import mlflow
@@ -17,6 +17,8 @@ from mlflow_pytorch_estimator import submission
 from mlflow_pytorch_estimator.attach import Terminal
 from mlflow_pytorch_estimator.border import as_execution_exception
 from mlflow_pytorch_estimator.config import SYNCHRONOUS, BackendConfig, read_config
+from mlflow_pytorch_estimator.dryrun.plan import Plan
+from mlflow_pytorch_estimator.errors import DryRunError
 from mlflow_pytorch_estimator.project_source import ProjectSource
 from mlflow_pytorch_estimator.request import Request
 from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
@@ -48,6 +50,8 @@ class GpuClusterBackend(AbstractBackend):
                 run_name=(command_line or {}).get("run_name"),
                 config=config,
             )
+            if config.dry_run:
+                _show(submission.plan(request), attached=command_line is not None)
             submitted = submission.submit(request)
             _announce(submitted, config, attached=command_line is not None)
             synchronous = bool(options.get(SYNCHRONOUS))
@@ -56,6 +60,15 @@ class GpuClusterBackend(AbstractBackend):
             if command_line is not None and not config.detach:
                 submitted.raising().wait()
             return submitted
+
+
+def _show(plan: Plan, *, attached: bool) -> NoReturn:
+    """Print a plan and leave: MLflow would write tags into the run that it expects back, and there is none."""
+    click.echo(str(plan))
+    Terminal().say("dry run: nothing was submitted")
+    if attached:
+        raise click.exceptions.Exit(0)
+    raise DryRunError("dry run: nothing was submitted; this error's `plan` is what would have been", plan)
 
 
 def _announce(submitted: GpuClusterSubmittedRun, config: BackendConfig, *, attached: bool) -> None:

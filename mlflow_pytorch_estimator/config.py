@@ -77,6 +77,10 @@ class BackendConfig:
     """Take the newest packages that the project's files admit, not the versions of its last job."""
     detach: bool = False
     """Return at once instead of streaming the job's output."""
+    after: tuple[str, ...] = ()
+    """The job starts when these runs have completed: ids, or one id."""
+    dry_run: bool = False
+    """Check and print what would be submitted, and submit nothing."""
     grace_period_seconds: float = 10.0
     """Time between SIGTERM and SIGKILL when the job is ended."""
 
@@ -124,6 +128,8 @@ def read_config(raw: object, *, whole: bool = True) -> BackendConfig:
         CHECKS[name](name, value)
     if own.get("compute") and {"scheduler", "scheduler_options"} & set(own):
         raise ConfigError("compute brings its own scheduler: leave out scheduler and scheduler_options")
+    if "after" in own:
+        own["after"] = (own["after"],) if isinstance(own["after"], str) else tuple(own["after"] or ())
     if "retry_exit_codes" in own:
         own["retry_exit_codes"] = tuple(own["retry_exit_codes"])
     config = BackendConfig(**own, given=frozenset(own))

@@ -78,6 +78,12 @@ def _exit_codes(name: str, value: object) -> None:
         raise ConfigError(f"{name} is {value!r}; it must be a list of exit codes, such as [75, -9]")
 
 
+def _run_ids(name: str, value: object) -> None:
+    several = isinstance(value, (list, tuple)) and all(isinstance(item, str) and item for item in value)
+    if value is not None and not several and not (isinstance(value, str) and value):
+        raise ConfigError(f"{name} is {value!r}; it must be the id of a run, or a list of ids")
+
+
 def _positive(name: str, value: object) -> None:
     _whole(name, value, 1)
 
@@ -141,7 +147,9 @@ CHECKS = {
     "low_priority": _flag,
     "shared_filesystem": _flag,
     "upgrade_environment": _flag,
+    "after": _run_ids,
     "detach": _flag,
+    "dry_run": _flag,
     "grace_period_seconds": _seconds,
 }
 """What each key of the backend config takes: a function that raises ConfigError for a wrong value."""

@@ -9,6 +9,7 @@
     ├── UnknownRunError          no run, or a run that is not ours
     ├── RunFailedError           the job ended in anything but success
     ├── DetachedError            the user let go of a job that goes on
+    ├── DryRunError              a dry run has said what it would have submitted
     ├── CheckpointError          a checkpoint that cannot be saved, or does not fit what is to be restored
     └── OnnxError
         ├── OnnxExportError      the model could not be turned into a valid graph
@@ -68,6 +69,14 @@ class DetachedError(GpuClusterError):
     def __init__(self, message: str, run_id: str) -> None:
         super().__init__(message)
         self.run_id = run_id
+
+
+class DryRunError(GpuClusterError):
+    """A dry run submitted nothing, so there is no run to return; ``plan`` is what would have been submitted."""
+
+    def __init__(self, message: str, plan: object) -> None:
+        super().__init__(message)
+        self.plan = plan
 
 
 class CheckpointError(GpuClusterError):

@@ -55,8 +55,7 @@ class RunMirror:
         self._concealer = Concealer.from_environ()
         self._metrics = SystemMetrics(self._client, self._job, directory)
         self._logs = uploads.LiveLogs(self._client, self._job.run_id)
-        self._phase: Phase | None = None
-        self._attempt = 0
+        self._state: tuple[Phase, int, str] | None = None
         self._checked = 0.0
 
     def sync(self) -> None:
@@ -64,10 +63,11 @@ class RunMirror:
         with locks.holding(self._directory.delivery_lock):
             if self._directory.outcome is not None:
                 return  # somebody may have delivered it: nothing live must come after
-            phase, attempt = self._directory.phase, self._directory.attempt
-            if (phase, attempt) != (self._phase, self._attempt):
+            phase = self._directory.phase
+            state = (phase, self._directory.attempt, page.waiting_reason(phase, self._directory.events()))
+            if state != self._state:
                 self._enter(phase)
-                self._attempt = attempt
+                self._state = state
             elif phase is Phase.RUNNING and time.monotonic() - self._checked > _STATUS_CHECK_SECONDS:
                 self._keep_running()
             if phase is Phase.RUNNING:
@@ -101,7 +101,6 @@ class RunMirror:
     def _enter(self, phase: Phase) -> None:
         self._set_tags(phase, None, {})
         self._client.update_run(self._job.run_id, status=phase.mlflow_status)
-        self._phase = phase
         self._checked = time.monotonic()
 
     def _keep_running(self) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
-from mlflow_pytorch_estimator import jobdir, library, locks
+from mlflow_pytorch_estimator import after, jobdir, library, locks
 from mlflow_pytorch_estimator.containers import mounts, runtime
 from mlflow_pytorch_estimator.environments import (
     BUILT,
@@ -40,6 +40,7 @@ class Preparer:
     def __init__(self, directory: JobDir, lock: locks.HeldLock) -> None:
         self._directory = directory
         self._lock = lock
+        self._reporter = Reporter(directory)
         self._asked_to_end = False
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
@@ -48,9 +49,11 @@ class Preparer:
         """Prepare and submit; whatever goes wrong ends the run with its reason."""
         try:
             job = self._prepare(self._directory.job)
+            scheduler = load_scheduler(job.scheduler)
+            after.wait(job, scheduler, self._say_waiting, self._canceled)
             if self._canceled():
                 raise BuildCancelled("canceled by request")
-            hand_over(job, load_scheduler(job.scheduler), self._directory, self._lock, os.environ)
+            hand_over(job, scheduler, self._directory, self._lock, os.environ)
         except BuildCancelled:
             self._directory.conclude(Phase.CANCELED, "canceled by request")
         except GpuClusterError as error:
@@ -59,7 +62,7 @@ class Preparer:
             self._directory.conclude(Phase.FAILED, f"preparing the job failed: {type(error).__name__}: {error}")
         else:
             return
-        Reporter(self._directory).deliver()
+        self._reporter.deliver()
 
     def _prepare(self, job: JobSpec) -> JobSpec:
         if job.inputs:
@@ -117,6 +120,10 @@ class Preparer:
     def _say(self, line: str) -> None:
         self._directory.enter(Phase.PREPARING, line)
 
+    def _say_waiting(self, line: str) -> None:
+        self._directory.enter(Phase.QUEUED, line)
+        self._reporter.start()
+
     def _canceled(self) -> bool:
         return self._asked_to_end or self._directory.cancel_requested
 
@@ -162,3 +169,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1:])
+    sys.stderr.flush()
+    os._exit(0)  # the reporter may be importing MLflow, which nobody waits for

@@ -26,13 +26,18 @@ def reconcile(directory: JobDir, stores: Stores | None = None) -> Phase:
     """
     if not directory.exists:
         raise UnknownRunError(f"the job directory {directory.path} has gone")
-    if directory.outcome is None and not lives(directory):
-        _conclude_dead(directory)
+    settle(directory)
     if directory.outcome is not None and not directory.delivered.exists():
         from mlflow_pytorch_estimator.mirror import RunMirror  # not needed to submit, and not small
 
         RunMirror(directory, stores).deliver()
     return directory.phase
+
+
+def settle(directory: JobDir) -> None:
+    """Write the final word on a job that has none and that nobody works on any more."""
+    if directory.outcome is None and not lives(directory):
+        _conclude_dead(directory)
 
 
 def lives(directory: JobDir) -> bool:

@@ -20,6 +20,7 @@ _NICENESS = 10
 _INTERVAL_SECONDS = 1.0
 _GIVE_UP_SECONDS = 1800.0
 _LONGEST_PAUSE_SECONDS = 30.0
+_PATIENCE_SECONDS = 30.0
 
 
 class Reporter:
@@ -72,7 +73,10 @@ class NoReporter(Reporter):
         """Nothing to begin."""
 
     def deliver(self) -> None:
-        """The outcome is on disk; whoever looks after the job sees it into the run."""
+        """Give whoever looks after the job a moment to see the outcome into the run: other jobs may wait for that."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while not self._directory.delivered.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
 
 
 def _attempt(action: Callable[[], None]) -> bool:

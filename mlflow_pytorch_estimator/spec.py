@@ -129,6 +129,8 @@ class JobSpec:
     """Folder with the checkpoints that the first attempt finds."""
     relay: bool = False
     """The ranks' MLflow calls go through the job directory, see ``relay``."""
+    after: tuple[str, ...] = ()
+    """Ids of the runs that must have completed before it starts."""
     rank_metrics: str = "drop"
     """What becomes of metrics that ranks above 0 log: ``drop`` or ``prefix``."""
     environment_variables: tuple[str, ...] = ()
@@ -158,7 +160,7 @@ class JobSpec:
         raw["resources"] = Resources(**_known(Resources, raw["resources"]))
         raw["distribution"] = Distribution(**_known(Distribution, raw.get("distribution", {})))
         raw["container"] = _container(raw.get("container"))
-        for name in ("environment_variables", "notices", "retry_exit_codes"):
+        for name in ("after", "environment_variables", "notices", "retry_exit_codes"):
             raw[name] = tuple(raw.get(name, ()))
         return cls(**_known(cls, raw))
 

@@ -17,6 +17,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_DOCKER_IMAGE_URI
 
 from mlflow_pytorch_estimator import (
+    after,
     detached,
     fetch,
     jobdir,
@@ -30,6 +31,8 @@ from mlflow_pytorch_estimator import (
     tracking,
 )
 from mlflow_pytorch_estimator.description import Description
+from mlflow_pytorch_estimator.dryrun.plan import Plan
+from mlflow_pytorch_estimator.dryrun.plan import make as make_plan
 from mlflow_pytorch_estimator.environments import BUILT, EnvironmentSpec, claim, find_ready
 from mlflow_pytorch_estimator.errors import ProjectError, SchedulerError
 from mlflow_pytorch_estimator.jobdir import JobDir
@@ -61,15 +64,33 @@ class _Prepared:
 
 def submit(request: Request) -> GpuClusterSubmittedRun:
     """Submit a job; raises before a run exists, or ends the run FAILED with the reason."""
-    other = policy.current()
-    if other is not None:
-        raise ProjectError(f"rank {other.rank} of a job submits nothing, only rank 0 does: ask is_rank_zero() first")
+    _refuse_other_ranks()
     scheduler = load_scheduler(placement.scheduler_of(request.config))
     scheduler.anticipate()
     try:
         return _submit(request, scheduler)
     finally:
         scheduler.dismiss()
+
+
+def plan(request: Request) -> Plan:
+    """What ``submit`` would do, after the same checks; nothing of it is left behind but the snapshot of the sources."""
+    _refuse_other_ranks()
+    scheduler = load_scheduler(placement.scheduler_of(request.config))
+    directory, lock = _stage()
+    try:
+        prepared = _prepare(request, directory)
+        scheduler.check(prepared.job)
+        return make_plan(prepared.job, scheduler, _environ(request, prepared))
+    finally:
+        directory.remove()
+        lock.close()
+
+
+def _refuse_other_ranks() -> None:
+    other = policy.current()
+    if other is not None:
+        raise ProjectError(f"rank {other.rank} of a job submits nothing, only rank 0 does: ask is_rank_zero() first")
 
 
 def _submit(request: Request, scheduler: Scheduler) -> GpuClusterSubmittedRun:
@@ -87,15 +108,19 @@ def _submit(request: Request, scheduler: Scheduler) -> GpuClusterSubmittedRun:
         raise
     directory = directory.settle(run.info.run_id)
     job = _keeping(replace(prepared.job, run_id=run.info.run_id, experiment_id=run.info.experiment_id), directory)
-    environ = {
+    _start(job, request.stores, scheduler, directory, lock, _environ(request, prepared))
+    url = tracking.run_url(run, request.stores.tracking_uri)
+    return GpuClusterSubmittedRun(run.info.run_id, directory, url, stores=request.stores)
+
+
+def _environ(request: Request, prepared: _Prepared) -> dict[str, str]:
+    """What the job's processes start with, secrets included."""
+    return {
         **os.environ,
         **request.stores.environment(),
         jobdir.HOME_VARIABLE: str(jobdir.home()),
         **jobenv.carried(prepared.variables),
     }
-    _start(job, request.stores, scheduler, directory, lock, environ)
-    url = tracking.run_url(run, request.stores.tracking_uri)
-    return GpuClusterSubmittedRun(run.info.run_id, directory, url, stores=request.stores)
 
 
 def _stage() -> tuple[JobDir, locks.HeldLock]:
@@ -188,6 +213,7 @@ def _specify(request: Request, place: placement.Placement, description: Descript
         retry_exit_codes=config.retry_exit_codes,
         resume_from=str(resuming.find(config.resume_from)) if config.resume_from else None,
         relay=way.relay,
+        after=after.check(config.after),
         rank_metrics=config.rank_metrics,
         shared_filesystem=config.shared_filesystem,
         upgrade_environment=config.upgrade_environment and environment.manager != "local",
@@ -218,7 +244,7 @@ def _start(  # noqa: PLR0913, PLR0917 - all that a job consists of
     try:
         # The job's own first report waits for this lock, so SCHEDULED never comes after it; the job does not wait.
         with locks.holding(directory.delivery_lock):
-            if _is_ready(job):
+            if _is_ready(job) and after.may_be_handed_over(job, scheduler):
                 preparer.hand_over(job, scheduler, directory, lock, environ)
             else:
                 directory.write_job(job)

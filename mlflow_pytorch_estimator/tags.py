@@ -14,6 +14,7 @@ JOB_ID = "gpu_cluster.job_id"
 COMPUTE = "gpu_cluster.compute"
 DISTRIBUTION = "gpu_cluster.distribution"
 ATTEMPT = "gpu_cluster.attempt"
+AFTER = "gpu_cluster.after"
 WAITING = "gpu_cluster.waiting"
 """Why the job is not running yet; taken away when it is."""
 NOTICE = "gpu_cluster.notice"
@@ -35,6 +36,8 @@ def of_job(job: JobSpec) -> dict[str, str]:
         result[DISTRIBUTION] = (
             f"{job.distribution.kind}, {job.resources.node_count} x {job.distribution.processes_per_node}"
         )
+    if job.after:
+        result[AFTER] = ", ".join(job.after)
     if job.notices:
         result[NOTICE] = "; ".join(job.notices)
     return result

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 LIBRARY = "GPU_CLUSTER_LIBRARY"
 """Variable: the folder with this package, put before the image's own ``PYTHONPATH``."""
-_RENAMED = "GPU_CLUSTER_INSIDE"
+RENAMED = "GPU_CLUSTER_INSIDE"
+"""Variable, and prefix of variables: what is set for the command alone, not for the client that starts it."""
 _OF_THE_CLIENT = frozenset({"HOME", "LD_LIBRARY_PATH", "LD_PRELOAD", "PATH", "TMPDIR"})
 _PREFIXES_OF_THE_CLIENT = ("CONTAINER", "DOCKER_", "XDG_")
 
@@ -60,4 +61,4 @@ def renamed(variables: Mapping[str, str]) -> dict[str, str]:
     plain = {name: value for name, value in variables.items() if name not in clashing}
     if not clashing:
         return plain
-    return {**plain, _RENAMED: " ".join(clashing), **{f"{_RENAMED}_{name}": variables[name] for name in clashing}}
+    return {**plain, RENAMED: " ".join(clashing), **{f"{RENAMED}_{name}": variables[name] for name in clashing}}

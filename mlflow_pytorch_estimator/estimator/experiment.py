@@ -18,8 +18,10 @@ from mlflow_pytorch_estimator.estimator.recording import legalnames
 from mlflow_pytorch_estimator.estimator.script_run_config import ScriptRunConfig
 
 if TYPE_CHECKING:
+    from mlflow_pytorch_estimator.dryrun.plan import Plan
     from mlflow_pytorch_estimator.estimator.pytorch import PyTorch
     from mlflow_pytorch_estimator.estimator.runs.run import Run
+    from mlflow_pytorch_estimator.estimator.training import TrainingJob
     from mlflow_pytorch_estimator.estimator.workspace import Workspace
 
 _VIEWS = {"activeonly": ViewType.ACTIVE_ONLY, "archivedonly": ViewType.DELETED_ONLY, "all": ViewType.ALL}
@@ -103,17 +105,20 @@ class Experiment:
 
         For an estimator, ``script_params`` and ``inputs`` may be replaced. Raises before a run exists.
         """
-        from mlflow_pytorch_estimator.estimator.pytorch import PyTorch
-
-        if not isinstance(config, (PyTorch, ScriptRunConfig)):
-            raise UserErrorException(f"{config!r} cannot be submitted: give a PyTorch estimator or a ScriptRunConfig")
-        if overrides and not isinstance(config, PyTorch):
-            raise UserErrorException(f"{sorted(overrides)[0]} can only be replaced for a PyTorch estimator")
-        run_tags, job = text_tags(tags), config.describe(**overrides)
+        run_tags, job = text_tags(tags), _described(config, overrides)
         _check_name(run_name)
         with self._workspace.at_home(), store_errors(f"cannot submit to experiment {self.name!r}"):
             submitted = submitting.submit(job, self.id, self._workspace.stores, run_name, run_tags)
         return self._run(submitted.run_id)
+
+    def plan(self, config: PyTorch | ScriptRunConfig, **overrides: Any) -> Plan:
+        """What ``submit`` would submit, after the same checks, and submit nothing; ``print`` it.
+
+        Its batch script or place in the queue, its ranks, its environment, the names of its variables.
+        """
+        job = _described(config, overrides)
+        with self._workspace.at_home(), store_errors(f"cannot submit to experiment {self.name!r}"):
+            return submitting.plan(job, self.id, self._workspace.stores)
 
     def start_logging(
         self, *, display_name: str | None = None, run_name: str | None = None, tags: Mapping[str, Any] | None = None
@@ -213,6 +218,16 @@ class Experiment:
         from mlflow_pytorch_estimator.estimator.runs.run import Run
 
         return Run(self, run_id)
+
+
+def _described(config: object, overrides: Mapping[str, Any]) -> TrainingJob:
+    from mlflow_pytorch_estimator.estimator.pytorch import PyTorch
+
+    if not isinstance(config, (PyTorch, ScriptRunConfig)):
+        raise UserErrorException(f"{config!r} cannot be submitted: give a PyTorch estimator or a ScriptRunConfig")
+    if overrides and not isinstance(config, PyTorch):
+        raise UserErrorException(f"{sorted(overrides)[0]} can only be replaced for a PyTorch estimator")
+    return config.describe(**overrides)
 
 
 def text_tags(tags: Mapping[str, Any] | None) -> dict[str, str]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from mlflow_pytorch_estimator import clusters, submission
 from mlflow_pytorch_estimator.config import BackendConfig, check_together
+from mlflow_pytorch_estimator.dryrun.plan import Plan
 from mlflow_pytorch_estimator.estimator.compute.vm_sizes import shape_of_size
 from mlflow_pytorch_estimator.estimator.exceptions import ComputeTargetException
 from mlflow_pytorch_estimator.estimator.training import TrainingJob
@@ -25,7 +26,21 @@ def submit(
     job: TrainingJob, experiment_id: str, stores: Stores, run_name: str | None, run_tags: Mapping[str, str]
 ) -> GpuClusterSubmittedRun:
     """Submit a job. Raises before a run exists, or ends the run FAILED with the reason."""
-    request = Request(
+    submitted = submission.submit(_request(job, experiment_id, stores, run_name, run_tags))
+    for notice in submitted.directory.job.notices:
+        _logger.warning("%s", notice)
+    return submitted
+
+
+def plan(job: TrainingJob, experiment_id: str, stores: Stores) -> Plan:
+    """What ``submit`` would submit, after the same checks."""
+    return submission.plan(_request(job, experiment_id, stores, None, {}))
+
+
+def _request(
+    job: TrainingJob, experiment_id: str, stores: Stores, run_name: str | None, run_tags: Mapping[str, str]
+) -> Request:
+    return Request(
         source=job.source,
         experiment_id=experiment_id,
         stores=stores,
@@ -36,10 +51,6 @@ def submit(
         environment_variables=job.source.environment_variables,
         tags=run_tags,
     )
-    submitted = submission.submit(request)
-    for notice in submitted.directory.job.notices:
-        _logger.warning("%s", notice)
-    return submitted
 
 
 def _config(job: TrainingJob) -> BackendConfig:

@@ -143,6 +143,7 @@ _SETTINGS = (
     "max_retries",
     "retry_exit_codes",
     "resume_from",
+    "after",
     "grace_period_seconds",
     "shared_filesystem",
     "upgrade_environment",
@@ -156,6 +157,8 @@ def settings(given: object) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         raise TrainingException(f"backend_config is {given!r}; it must be a dict")
     for name in given:
+        if name == "dry_run":
+            raise TrainingException("backend_config: dry_run is Experiment.plan(...) here, which submits nothing")
         if name not in _SETTINGS:
             raise TrainingException(f"backend_config has {name!r}; it may have: {', '.join(_SETTINGS)}")
     try:

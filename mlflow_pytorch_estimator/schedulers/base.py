@@ -72,6 +72,20 @@ class Others:
     """Put before a command, each starts it on one of these nodes; or a single one on all of them."""
 
 
+@dataclass(frozen=True)
+class Outlook:
+    """What ``submit`` would hand over, for people, and what the job would find on its nodes."""
+
+    text: str
+    """What the engine would get, line by line."""
+    environ: Mapping[str, str]
+    """Environment of the agent, as far as it is known before."""
+    gpus: int
+    """Of each node."""
+    later: tuple[str, ...] = ()
+    """Names of further variables, or patterns such as ``SLURM_*``, that the engine adds on the node."""
+
+
 class NodeState(str, Enum):
     """What a node of a cluster does."""
 
@@ -123,6 +137,9 @@ class Scheduler(Protocol):
     def dismiss(self) -> None:
         """End what ``anticipate`` began and ``submit`` did not need."""
 
+    def outlook(self, job: JobSpec, directory: JobDir, environ: Mapping[str, str]) -> Outlook:
+        """What ``submit`` would do with a job that ``check`` has let pass. Nothing is done."""
+
     def submit(self, job: JobSpec, directory: JobDir, lock: HeldLock, environ: Mapping[str, str]) -> str:
         """Queue the job and return the scheduler's id for it.
 
@@ -130,6 +147,9 @@ class Scheduler(Protocol):
         ``environ`` is the job's environment, secrets included: it may travel, but not be stored in the open.
         Raises ``SchedulerError`` when the job was not accepted.
         """
+
+    def awaits(self, other: JobDir) -> bool:
+        """Whether the engine itself can hold a job back until this other one has completed, see ``JobSpec.after``."""
 
     def withdraw(self, directory: JobDir) -> None:
         """Take the job out of the queue if it waits there; one that runs ends itself."""

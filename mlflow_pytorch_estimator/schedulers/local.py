@@ -7,6 +7,7 @@ then becomes the agent. That process outlives the one that submitted.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -20,7 +21,14 @@ from mlflow_pytorch_estimator.clusters import Cluster
 from mlflow_pytorch_estimator.errors import ConfigError, SchedulerError
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.schedulers import pool
-from mlflow_pytorch_estimator.schedulers.base import ALLOCATION_VARIABLE, Allocation, ClusterState, Others, count
+from mlflow_pytorch_estimator.schedulers.base import (
+    ALLOCATION_VARIABLE,
+    Allocation,
+    ClusterState,
+    Others,
+    Outlook,
+    count,
+)
 from mlflow_pytorch_estimator.schedulers.machine import Capacity, capacity
 from mlflow_pytorch_estimator.schedulers.queue import Queue, Request, Waiting
 from mlflow_pytorch_estimator.schedulers.standby import Standby
@@ -117,6 +125,18 @@ class LocalScheduler:
             ticket.lock.close()
         return f"local-{int(ticket.path.name.partition('-')[0])}"
 
+    def outlook(self, job: JobSpec, directory: JobDir, environ: Mapping[str, str]) -> Outlook:
+        """The place in the queue, and the agent that would wait there."""
+        here = capacity(environ)
+        asked = request(job.resources, here, job.compute)
+        command = shlex.join([sys.executable, "-m", _MODULE, str(directory.path), "TICKET"])
+        given = {**environ, ALLOCATION_VARIABLE: "", JOB_DIRECTORY_VARIABLE: str(directory.path)}
+        return Outlook(f"{_described(asked, here)}\n{command}", given, asked.gpus // asked.nodes)
+
+    def awaits(self, other: JobDir) -> bool:
+        """A job has no place in the queue before those it waits for have completed."""
+        return False
+
     def withdraw(self, directory: JobDir) -> None:
         """Its agent waits in the queue and sees the request."""
 
@@ -157,6 +177,17 @@ def request(resources: Resources, here: Capacity, compute: str | None = None) ->
 def _per_node(resources: Resources, here: Capacity) -> tuple[int, int]:
     gpus = len(here.gpus) if resources.gpus_per_node is None else resources.gpus_per_node
     return pool.cores_with(gpus, here) if resources.cpus_per_node is None else resources.cpus_per_node, gpus
+
+
+def _described(asked: Request, here: Capacity) -> str:
+    """What stands on a ticket, for people."""
+    parts = [f"{asked.cpus} of {count(len(here.cpus), 'CPU')}", f"{asked.gpus} of {count(len(here.gpus), 'GPU')}"]
+    memory = f"{asked.memory_gb:g} GiB of memory set aside" if asked.memory_gb else ""
+    nodes = f"shared by {asked.nodes} simulated nodes" if asked.nodes > 1 else ""
+    pool_words = f"{count(asked.nodes, 'node')} of {asked.pool}" if asked.pool else ""
+    order = "after jobs of normal priority" if asked.low_priority else ""
+    words = ", ".join(filter(None, [*parts, memory, nodes, pool_words, order]))
+    return f"a place in the queue of {_place()}: {words}"
 
 
 def queue_root(environ: Mapping[str, str]) -> Path:

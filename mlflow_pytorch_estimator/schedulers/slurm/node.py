@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
     """Run the job on this allocation."""
     directory = JobDir(Path(argv[0]))
     if directory.outcome is not None:
-        return 0  # Slurm has requeued what had ended
+        return _status(directory)  # Slurm has requeued what had ended
     job_agent = SlurmAgent(directory)
     try:
         here = place.here(os.environ)
@@ -76,7 +76,13 @@ def main(argv: list[str]) -> int:
         else:
             job_agent.run(here, others)
     job_agent.deliver()
-    return far.exit_status(directory)
+    return far.exit_status(directory) or _status(directory)
+
+
+def _status(directory: JobDir) -> int:
+    """For Slurm, whose ``afterok`` believes it: 0 for a run that has completed, and nothing else."""
+    outcome = directory.outcome
+    return 0 if outcome is not None and outcome.phase is Phase.COMPLETED else 1
 
 
 if __name__ == "__main__":

@@ -19,6 +19,11 @@ _OF_TASKS = (
 )
 """What Slurm tells a task about its place; programs such as Lightning would believe it rather than us."""
 
+ON_NODES = ("ENVIRONMENT", "HOSTNAME", "SLURMD_*", "SLURM_*", "TMPDIR")
+"""What Slurm adds on a node, as patterns."""
+OF_GPUS = ("GPU_DEVICE_ORDINAL", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
+"""What it adds for a job with GPUs besides ``CUDA_VISIBLE_DEVICES``."""
+
 
 def here(environ: Mapping[str, str]) -> Allocation:
     """This node's part of the job; SchedulerError outside of one."""

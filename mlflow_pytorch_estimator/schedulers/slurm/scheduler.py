@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 
@@ -11,10 +12,13 @@ from mlflow_pytorch_estimator.clusters import Cluster
 from mlflow_pytorch_estimator.errors import ConfigError, SchedulerError
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.locks import HeldLock
-from mlflow_pytorch_estimator.schedulers.base import Allocation, ClusterState, count
+from mlflow_pytorch_estimator.relay import door
+from mlflow_pytorch_estimator.schedulers.base import ALLOCATION_VARIABLE, Allocation, ClusterState, Outlook, count
+from mlflow_pytorch_estimator.schedulers.local import JOB_DIRECTORY_VARIABLE
 from mlflow_pytorch_estimator.schedulers.slurm import (
     broadcast,
     client,
+    dependency,
     kinship,
     nodes,
     options,
@@ -44,6 +48,7 @@ class SlurmScheduler:
         """Refuse options of our own, and what Slurm itself refuses (``sbatch --test-only``)."""
         options.check(job.scheduler_options)
         broadcast.check(job)
+        dependency.check(job)
         if job.compute is not None:
             clusters.check_nodes(job.compute, job.resources.node_count)
         if job.container is not None:
@@ -64,8 +69,7 @@ class SlurmScheduler:
         """Hand the job to ``sbatch``; the environment travels with it, in no file of ours and in no script."""
         text = script.batch_script(job, directory)
         kinship.note(directory, environ)
-        defaults = options.users_defaults(job.scheduler_options)
-        answer = client.run("sbatch", "--parsable", "--export=ALL", *defaults, environ=environ, patient=True, text=text)
+        answer = client.run("sbatch", *_submission(job), environ=environ, patient=True, text=text)
         job_id = answer.output.rstrip().rpartition("\n")[2].strip()  # some sites greet before it
         if answer.code != 0 or not queries.address(job_id)[0].isdigit():
             raise SchedulerError(f"Slurm has not taken the job: {answer.reason}")
@@ -73,6 +77,20 @@ class SlurmScheduler:
         directory.write_job_id(job_id)
         watcher.ensure(environ)
         return job_id
+
+    def outlook(self, job: JobSpec, directory: JobDir, environ: Mapping[str, str]) -> Outlook:
+        """The batch script, and how ``sbatch`` would get it."""
+        command = shlex.join(["sbatch", *_submission(job)])
+        given = place.without_tasks(client.environment(environ))
+        given |= {ALLOCATION_VARIABLE: "", JOB_DIRECTORY_VARIABLE: str(directory.path)}
+        text = f"{command} <<'END'\n{script.batch_script(job, directory)}END"
+        gpus = job.resources.gpus_per_node or 0
+        later = (*place.ON_NODES, *(place.OF_GPUS if gpus else ()), *(door.TOLD if job.relay else ()))
+        return Outlook(text, given, gpus, later)
+
+    def awaits(self, other: JobDir) -> bool:
+        """A job that Slurm has."""
+        return other.job.scheduler == watcher.NAME and other.job_id is not None
 
     def withdraw(self, directory: JobDir) -> None:
         """Take the job out of the queue if it still waits there."""
@@ -120,3 +138,8 @@ class SlurmScheduler:
     def power_up(self, cluster: Cluster, wanted: int) -> None:
         """Have nodes started where the site has power saving."""
         nodes.power_up(cluster, wanted)
+
+
+def _submission(job: JobSpec) -> tuple[str, ...]:
+    """The arguments of ``sbatch`` besides the script's own."""
+    return ("--parsable", "--export=ALL", *dependency.arguments(job), *options.users_defaults(job.scheduler_options))

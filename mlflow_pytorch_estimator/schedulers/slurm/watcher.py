@@ -22,7 +22,7 @@ from mlflow_pytorch_estimator import detached, failure, jobdir, jobenv, locks
 from mlflow_pytorch_estimator.errors import GpuClusterError
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.relay.courier import Courier
-from mlflow_pytorch_estimator.schedulers.slurm import client, far, kinship, memory, queries, states
+from mlflow_pytorch_estimator.schedulers.slurm import client, dependency, far, kinship, memory, queries, states
 from mlflow_pytorch_estimator.schedulers.slurm.attending import FarJobs
 from mlflow_pytorch_estimator.schedulers.slurm.queries import Said
 from mlflow_pytorch_estimator.status import Phase
@@ -183,7 +183,8 @@ class Watcher:
         watched.over_since = None
         if said is not None and said.meaning is not None:
             self._far.attend(watched.directory, said)
-            self._tell(watched, said.meaning.phase, _message(said))
+            dependency.look(watched.directory, watched.job_id, said)
+            self._tell(watched, said.meaning.phase, _message(watched.directory, said))
 
     def _tell(self, watched: Watched, phase: Phase, message: str) -> None:
         """Write down what Slurm does before the agent lives, and after; in between the agent speaks for itself."""
@@ -209,11 +210,11 @@ def _is_silent(watched: Watched, said: Said | None, now: float) -> bool:
     return late and _is_over(said) and watched.directory.outcome is None
 
 
-def _message(said: Said) -> str:
+def _message(directory: JobDir, said: Said) -> str:
     meaning = said.meaning
     if meaning is not None and meaning.phase is Phase.SCALING:
         return f"Slurm starts {said.nodes}" if said.nodes else "Slurm starts nodes"
-    return (meaning.words if meaning else "") or states.plain(said.reason)
+    return (meaning.words if meaning else "") or dependency.message(directory, said) or states.plain(said.reason)
 
 
 def _conclude(directory: JobDir, job_id: str, said: Said | None) -> None:

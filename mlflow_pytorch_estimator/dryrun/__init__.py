@@ -1,0 +1,1 @@
+"""What a submission would do, for people: nothing here creates anything."""
