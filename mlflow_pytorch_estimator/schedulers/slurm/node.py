@@ -17,6 +17,7 @@ from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.schedulers.base import ALLOCATION_VARIABLE
 from mlflow_pytorch_estimator.schedulers.local import JOB_DIRECTORY_VARIABLE
 from mlflow_pytorch_estimator.schedulers.slurm import far, place, script
+from mlflow_pytorch_estimator.schedulers.slurm.handover import Handover
 from mlflow_pytorch_estimator.status import Phase
 
 
@@ -26,7 +27,7 @@ class SlurmAgent(agent.Agent):
     def __init__(self, directory: JobDir) -> None:
         super().__init__(directory, [])
         if not directory.job.shared_filesystem:
-            self.reporter = far.Handover(directory)
+            self.reporter = Handover(directory)
         self._time_is_over = False
         signal.signal(signal.Signals[f"SIG{script.END_SIGNAL}"], self._on_time)
 
