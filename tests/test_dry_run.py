@@ -89,7 +89,7 @@ sbatch --parsable --export=ALL <<'END'
 exec {sys.executable} -m mlflow_pytorch_estimator.schedulers.slurm.node {folder}
 END
 """)
-    assert "is used by the nodes over the shared file system" in section(done.stdout, "Notes")[0]
+    assert "calls go through the job directory" in section(done.stdout, "Notes")[0]
     assert nothing_is_left(store, home)
     assert slurm.command("squeue", "--noheader") == ""
 

@@ -28,6 +28,7 @@ from mlflow_pytorch_estimator.errors import ConfigError, ProjectError
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.schedulers.slurm import broadcast, parcels, receiving
 from mlflow_pytorch_estimator.schedulers.slurm import far as far_module
+from mlflow_pytorch_estimator.schedulers.slurm.handover import Handover
 from mlflow_pytorch_estimator.spec import Container, Distribution, InterpreterSpec, JobSpec, Resources
 from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
 
@@ -408,7 +409,7 @@ def test_results_that_nobody_fetches_stay_and_it_is_said_where(
     monkeypatch.setattr("mlflow_pytorch_estimator.schedulers.slurm.far.FETCH_SECONDS", 0.5)
     directory = JobDir(tmp_path / "jobs/1")
     directory.path.mkdir(parents=True)
-    handover = far_module.Handover(directory)
+    handover = Handover(directory)
     handover.start()
     handover.deliver()
     assert f"they stay in {directory.path}" in capsys.readouterr().err

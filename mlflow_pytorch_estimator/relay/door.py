@@ -23,7 +23,7 @@ from mlflow_pytorch_estimator.relay.calls import LARGEST_IN_LINE, Call, Outbox
 FOLDER_VARIABLE = "GPU_CLUSTER_RELAY"
 """Tells the agents of a job that there is a relay, and where its files are."""
 TOLD = (
-    *("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN", "MLFLOW_HTTP_REQUEST_TIMEOUT"),
+    *(FOLDER_VARIABLE, "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN", "MLFLOW_HTTP_REQUEST_TIMEOUT"),
     *("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "NO_PROXY", "no_proxy"),
 )
 """What ranks are told by it."""

@@ -8,14 +8,7 @@ virtual environments do not move. The watcher writes the run, from the directory
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
-import time
-from pathlib import Path
-
 from mlflow_pytorch_estimator.jobdir import JobDir
-from mlflow_pytorch_estimator.reporter import Reporter
 
 ARRIVAL_SECONDS = 1800
 """How long the nodes wait for the job."""
@@ -25,7 +18,6 @@ END_SECONDS = 90
 """How much earlier than usual a job ends before Slurm's time limit, for its results to be fetched."""
 NOT_ARRIVED, NOT_FETCHED = 75, 76
 """Exit statuses of the batch script."""
-_POLL_SECONDS = 0.1
 
 
 class FarFiles:
@@ -54,37 +46,6 @@ class FarFiles:
         """What is not sent along."""
         own = (self.lock, self.log, self.sent, self.incoming, self.arrived, self.over, self.contact, self.fetched)
         return frozenset(path.name for path in own) | {"lock", "delivery.lock", "delivered", "cancel", "outcome.json"}
-
-
-class Handover(Reporter):
-    """In the place of the agent's reporter: the submit host writes the run, the node only hands over."""
-
-    def __init__(self, directory: JobDir) -> None:
-        super().__init__(directory)
-        self._directory = directory
-        self._files = FarFiles(directory)
-
-    def start(self) -> None:
-        """Nothing: the teller tells."""
-
-    def deliver(self) -> None:
-        """Wait until all is fetched, and leave nothing behind; gives up when nobody calls for ten minutes."""
-        self._files.over.touch(mode=0o600)
-        since = time.time()
-        while not self._files.fetched.exists():
-            time.sleep(_POLL_SECONDS)
-            if time.time() > max(since, _touched(self._files.contact)) + FETCH_SECONDS:
-                print(f"nobody has fetched the results: they stay in {self._directory.path}", file=sys.stderr)
-                return
-        os.chdir("/")
-        shutil.rmtree(self._directory.path, ignore_errors=True)
-
-
-def _touched(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
 
 
 def exit_status(directory: JobDir) -> int:

@@ -20,6 +20,7 @@ from mlflow_pytorch_estimator.reporter import NoReporter
 from mlflow_pytorch_estimator.schedulers.base import ALLOCATION_VARIABLE
 from mlflow_pytorch_estimator.schedulers.local import JOB_DIRECTORY_VARIABLE
 from mlflow_pytorch_estimator.schedulers.slurm import far, memory, place, script
+from mlflow_pytorch_estimator.schedulers.slurm.handover import Handover
 from mlflow_pytorch_estimator.status import Phase
 
 
@@ -31,7 +32,7 @@ class SlurmAgent(agent.Agent):
         if directory.job.relay:
             self.reporter = NoReporter(directory)
         elif not directory.job.shared_filesystem:
-            self.reporter = far.Handover(directory)
+            self.reporter = Handover(directory)
         self._time_is_over = False
         signal.signal(signal.Signals[f"SIG{script.END_SIGNAL}"], self._on_time)
 
