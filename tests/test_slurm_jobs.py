@@ -237,13 +237,14 @@ def test_a_node_that_fails(quick: Jobs, slurm: Slurm) -> None:
 def _lose(slurm: Slurm, node: str) -> None:
     """Kill the daemon of a node and all that it has started."""
     slurm.stop(node, signal.SIGKILL)
-    for pid in processes_with(f"SLURMD_NODENAME={node}"):
-        os.kill(pid, signal.SIGKILL)
+    # First, or it would live to tell that the agent has been killed.
     for path in Path("/proc").glob("[0-9]*/comm"):
         if path.read_text() == "slurmstepd\n" and any(
             f"slurmd-{node}.log" in str(link.readlink()) for link in (path.parent / "fd").iterdir()
         ):
             os.kill(int(path.parent.name), signal.SIGKILL)
+    for pid in processes_with(f"SLURMD_NODENAME={node}"):
+        os.kill(pid, signal.SIGKILL)
 
 
 def test_a_requeued_job_is_the_next_attempt_of_the_same_run(quick: Jobs, slurm: Slurm) -> None:

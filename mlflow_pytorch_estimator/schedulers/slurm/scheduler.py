@@ -30,7 +30,6 @@ from mlflow_pytorch_estimator.schedulers.slurm import (
 from mlflow_pytorch_estimator.spec import JobSpec
 
 _REVIVAL_SECONDS = 20.0
-_SPAWN_SECONDS = 5.0
 _TAKEN_SECONDS = 60.0
 _taken: dict[tuple[str, tuple[str, ...], str | None], float] = {}
 """Until when it is not asked again whether Slurm takes a job: who submits hundreds alike asks once a minute."""
@@ -109,12 +108,9 @@ class SlurmScheduler:
         """Whether Slurm still has the job, or nobody can tell; starts a watcher if there is none."""
         if directory.job_id is None:
             return False
-        started = time.monotonic()
-        spawn_at = started
-        while directory.outcome is None and not directory.alive and time.monotonic() < started + _REVIVAL_SECONDS:
-            if time.monotonic() >= spawn_at:  # on a busy machine it takes seconds until one has the lock
-                watcher.ensure(os.environ)
-                spawn_at = time.monotonic() + _SPAWN_SECONDS
+        deadline = time.monotonic() + _REVIVAL_SECONDS
+        while directory.outcome is None and not directory.alive and time.monotonic() < deadline:
+            watcher.ensure(os.environ)
             time.sleep(0.1)
         return directory.outcome is None
 

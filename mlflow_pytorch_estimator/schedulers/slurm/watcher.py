@@ -37,6 +37,8 @@ _DELIVERY_SECONDS = 30.0  # for an agent that has said how it ended to upload wh
 _PAUSE_SECONDS = 5.0
 _NICENESS = 10
 NAME = "slurm"
+_STARTING = "starting"
+_START_SECONDS = 5.0
 
 
 def folder() -> Path:
@@ -48,11 +50,23 @@ def ensure(environ: Mapping[str, str]) -> None:
     """Start a watcher if there is none. It reports to MLflow with what ``environ`` says of servers and credentials."""
     folder().mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = folder() / "watcher.lock"
-    if locks.is_held(lock):
+    if locks.is_held(lock) or _starts(folder() / _STARTING):
         return
     given = {name: value for name, value in client.environment(environ).items() if name != jobenv.CARRIED_VARIABLE}
     given[jobdir.HOME_VARIABLE] = str(jobdir.home())
     detached.spawn([sys.executable, "-m", __name__], folder() / "watcher.log", folder(), given, ())
+
+
+def _starts(mark: Path) -> bool:
+    """Whether somebody has started one just now, which has no lock yet; if not, this process is about to."""
+    try:
+        age = time.time() - mark.stat().st_mtime
+    except FileNotFoundError:
+        age = _START_SECONDS
+    if 0 <= age < _START_SECONDS:
+        return True
+    mark.touch(mode=0o600)
+    return False
 
 
 @dataclass
@@ -289,6 +303,7 @@ def main() -> int:
     folder().mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder() / "watcher.lock"
     lock = locks.try_acquire(path)
+    (folder() / _STARTING).unlink(missing_ok=True)
     watcher = Watcher()
     idle_since = time.monotonic()
     while lock is not None:
