@@ -7,6 +7,7 @@
       cancel          somebody asked the job to end
       attempt         number of the current try;  checkpoints/  outlives them
       ranks/          what keepers below a launcher note;  system_metrics.jsonl  samples of all nodes
+      tasks/NUMBER    of a group: links to the directories of its jobs, see ``arrays``
       source/         the job's own copy of the snapshot; the ranks work in it, or in the project's subdirectory of it
       logs/rank_N.log  logs/environment.log  logs/agent.log      inputs/  lib/  policy/  queue/
 
@@ -99,6 +100,8 @@ class JobDir:
         self.environment_log = self.logs / "environment.log"
         self.system_metrics = path / "system_metrics.jsonl"
         self.checkpoints = path / "checkpoints"
+        self.tasks = path / "tasks"
+        self.progress_lock = path / "progress.lock"
         self._attempt = path / "attempt"
         self._job = path / "job.json"
         self._outcome = path / "outcome.json"
@@ -126,6 +129,10 @@ class JobDir:
         target = JobDir.of_run(run_id)
         self.path.rename(target.path)
         return target
+
+    def beside(self, run_id: str) -> JobDir:
+        """The directory of another run of the same home."""
+        return JobDir(self.path.parent / run_id)
 
     def remove(self) -> None:
         """Remove the directory and all in it."""

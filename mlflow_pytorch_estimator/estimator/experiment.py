@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -105,8 +105,7 @@ class Experiment:
         """
         from mlflow_pytorch_estimator.estimator.pytorch import PyTorch
 
-        if not isinstance(config, (PyTorch, ScriptRunConfig)):
-            raise UserErrorException(f"{config!r} cannot be submitted: give a PyTorch estimator or a ScriptRunConfig")
+        _check_config(config)
         if overrides and not isinstance(config, PyTorch):
             raise UserErrorException(f"{sorted(overrides)[0]} can only be replaced for a PyTorch estimator")
         run_tags, job = text_tags(tags), config.describe(**overrides)
@@ -114,6 +113,31 @@ class Experiment:
         with self._workspace.at_home(), store_errors(f"cannot submit to experiment {self.name!r}"):
             submitted = submitting.submit(job, self.id, self._workspace.stores, run_name, run_tags)
         return self._run(submitted.run_id)
+
+    def submit_array(
+        self,
+        config: PyTorch | ScriptRunConfig,
+        parameters: Sequence[Mapping[str, Any]],
+        tags: Mapping[str, Any] | None = None,
+        *,
+        max_concurrent: int | None = None,
+        run_name: str | None = None,
+    ) -> list[Run]:
+        """Submit a run for each dict of arguments, such as ``{"--lr": 0.1}``, and return them at once, by number.
+
+        They are one job array where the scheduler has such, ``max_concurrent`` of them run at once, and their
+        ``parent`` ends and is canceled with all of them. Raises before any run exists.
+        """
+        from mlflow_pytorch_estimator.estimator import arrays
+
+        _check_config(config)
+        run_tags, jobs = text_tags(tags), arrays.jobs(config, parameters)
+        _check_name(run_name)
+        with self._workspace.at_home(), store_errors(f"cannot submit to experiment {self.name!r}"):
+            submitted = submitting.submit_array(
+                jobs, self.id, self._workspace.stores, run_name, run_tags, max_concurrent
+            )
+        return [self._run(item.run_id) for item in submitted.runs]
 
     def start_logging(
         self, *, display_name: str | None = None, run_name: str | None = None, tags: Mapping[str, Any] | None = None
@@ -246,6 +270,13 @@ def store_errors(what: str) -> Iterator[None]:
 def one_line(error: Exception) -> str:
     """What an error says, without line breaks and passwords."""
     return _CREDENTIALS.sub("://", " ".join(str(error).split()))
+
+
+def _check_config(config: object) -> None:
+    from mlflow_pytorch_estimator.estimator.pytorch import PyTorch
+
+    if not isinstance(config, (PyTorch, ScriptRunConfig)):
+        raise UserErrorException(f"{config!r} cannot be submitted: give a PyTorch estimator or a ScriptRunConfig")
 
 
 def _check_name(name: object) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mlflow_pytorch_estimator import clusters, submission
+from mlflow_pytorch_estimator.arrays.submit import SubmittedArray, submit_many
 from mlflow_pytorch_estimator.config import BackendConfig, check_together
 from mlflow_pytorch_estimator.estimator.compute.vm_sizes import shape_of_size
 from mlflow_pytorch_estimator.estimator.exceptions import ComputeTargetException
@@ -25,7 +26,31 @@ def submit(
     job: TrainingJob, experiment_id: str, stores: Stores, run_name: str | None, run_tags: Mapping[str, str]
 ) -> GpuClusterSubmittedRun:
     """Submit a job. Raises before a run exists, or ends the run FAILED with the reason."""
-    request = Request(
+    submitted = submission.submit(_request(job, experiment_id, stores, run_name, run_tags))
+    _warn(submitted)
+    return submitted
+
+
+def submit_array(
+    jobs: Sequence[TrainingJob],
+    experiment_id: str,
+    stores: Stores,
+    run_name: str | None,
+    run_tags: Mapping[str, str],
+    max_concurrent: int | None,
+) -> SubmittedArray:
+    """Submit jobs that differ in their arguments. Raises before a run exists, or ends all FAILED with the reason."""
+    names = [f"{run_name}-{number}" if run_name else None for number in range(len(jobs))]
+    requests = [_request(job, experiment_id, stores, name, run_tags) for job, name in zip(jobs, names, strict=True)]
+    submitted = submit_many(requests, max_concurrent=max_concurrent, run_name=run_name)
+    _warn(submitted.group)
+    return submitted
+
+
+def _request(
+    job: TrainingJob, experiment_id: str, stores: Stores, run_name: str | None, run_tags: Mapping[str, str]
+) -> Request:
+    return Request(
         source=job.source,
         experiment_id=experiment_id,
         stores=stores,
@@ -36,10 +61,11 @@ def submit(
         environment_variables=job.source.environment_variables,
         tags=run_tags,
     )
-    submitted = submission.submit(request)
+
+
+def _warn(submitted: GpuClusterSubmittedRun) -> None:
     for notice in submitted.directory.job.notices:
         _logger.warning("%s", notice)
-    return submitted
 
 
 def _config(job: TrainingJob) -> BackendConfig:

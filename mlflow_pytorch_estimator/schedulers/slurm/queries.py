@@ -11,12 +11,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from mlflow_pytorch_estimator.errors import SchedulerError
-from mlflow_pytorch_estimator.schedulers.slurm import client, states
+from mlflow_pytorch_estimator.schedulers.slurm import arrays, client, states
 from mlflow_pytorch_estimator.schedulers.slurm.states import State
 
 _FIELDS = "%i|%T|%r|%N"
 _SEPARATOR = "|"
-_UNKNOWN_JOB = re.compile(r"Invalid job id", re.IGNORECASE)
+_UNKNOWN_JOB = re.compile(r"Invalid job id|^Job \d+_\d+ not found", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,16 @@ def active(job_ids: Collection[str]) -> dict[str, Said]:
     """The jobs that ``squeue`` knows. SchedulerError when the controller cannot be asked."""
     if not job_ids:
         return {}
-    ids = ",".join(sorted(job_ids))
-    answer = client.run("squeue", "--noheader", "--states=all", f"--jobs={ids}", f"--format={_FIELDS}")
+    ids = ",".join(sorted(set(map(arrays.whole, job_ids))))
+    answer = client.run("squeue", "--noheader", "--array", "--states=all", f"--jobs={ids}", f"--format={_FIELDS}")
     if answer.code != 0 and not _UNKNOWN_JOB.search(answer.errors):
         raise SchedulerError(f"squeue: {answer.reason}")
     found = {}
     for line in answer.output.splitlines():
         job_id, state, reason, nodes = line.split(_SEPARATOR, 3)
         found[job_id] = Said(state, reason.strip("()"), "" if nodes.startswith("(") else nodes)
-    return {job_id: found[job_id] for job_id in job_ids if job_id in found}
+    own = {job_id: job_id if job_id in found else arrays.whole(job_id) for job_id in job_ids}
+    return {job_id: found[record] for job_id, record in own.items() if record in found}
 
 
 def ended(job_id: str) -> Said | None:
@@ -64,9 +65,11 @@ def _accounted(job_id: str) -> Said | None:
         return None
     answer = client.run(
         *("sacct", "--allocations", "--noheader", "--parsable2", "--duplicates"),
-        *(f"--jobs={job_id}", "--format=JobID,State,ExitCode,NodeList"),
+        *(f"--jobs={arrays.whole(job_id)}", "--format=JobID,State,ExitCode,NodeList"),
     )
-    lines = [line for line in answer.output.splitlines() if line.startswith(f"{job_id}|")]
+    records = answer.output.splitlines()
+    lines = [line for line in records if line.startswith(f"{job_id}|")]
+    lines = lines or [line for line in records if arrays.is_of(line.partition("|")[0], job_id)]
     if answer.code != 0 or not lines:
         return None  # without accounting it fails, or knows nothing
     _, state, code, nodes = lines[-1].split(_SEPARATOR, 3)  # the last of several is after a requeue
@@ -76,7 +79,7 @@ def _accounted(job_id: str) -> Said | None:
 def _controlled(job_id: str) -> Said | None:
     answer = client.run("scontrol", "--oneliner", "show", "job", job_id)
     if answer.code != 0:
-        if _UNKNOWN_JOB.search(answer.errors):
+        if _UNKNOWN_JOB.search(answer.errors or answer.output):  # of a task it is said on standard output
             return None
         raise SchedulerError(f"scontrol: {answer.reason}")
     fields = fields_of(answer.output)

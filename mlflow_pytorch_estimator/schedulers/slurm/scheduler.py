@@ -11,8 +11,8 @@ from mlflow_pytorch_estimator.clusters import Cluster
 from mlflow_pytorch_estimator.errors import ConfigError, SchedulerError
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.locks import HeldLock
-from mlflow_pytorch_estimator.schedulers.base import Allocation, ClusterState, count
-from mlflow_pytorch_estimator.schedulers.slurm import client, nodes, options, place, script, watcher
+from mlflow_pytorch_estimator.schedulers.base import Allocation, ClusterState, Task, count
+from mlflow_pytorch_estimator.schedulers.slurm import arrays, client, nodes, options, place, script, watcher
 from mlflow_pytorch_estimator.spec import JobSpec
 
 _REVIVAL_SECONDS = 20.0
@@ -36,7 +36,10 @@ class SlurmScheduler:
             raise ConfigError("the Slurm scheduler runs no images yet: leave out the image, or use the local scheduler")
         if job.distribution.kind == "mpirun":
             raise ConfigError('the Slurm scheduler starts no mpirun yet: "horovod" needs none')
-        text = script.batch_script(job, JobDir.of_run("0" * 32))
+        self._test(job, script.batch_script(job, JobDir.of_run("0" * 32)))
+
+    @staticmethod
+    def _test(job: JobSpec, text: str) -> None:
         defaults = options.users_defaults(job.scheduler_options)
         answer = client.run("sbatch", "--test-only", *defaults, patient=True, text=text)
         if answer.code != 0:
@@ -44,21 +47,48 @@ class SlurmScheduler:
 
     def submit(self, job: JobSpec, directory: JobDir, lock: HeldLock, environ: Mapping[str, str]) -> str:
         """Hand the job to ``sbatch``; the environment travels with it, in no file of ours and in no script."""
-        text = script.batch_script(job, directory)
-        defaults = options.users_defaults(job.scheduler_options)
-        answer = client.run("sbatch", "--parsable", "--export=ALL", *defaults, environ=environ, patient=True, text=text)
-        job_id = answer.output.strip().split(";")[0]
-        if answer.code != 0 or not job_id.isdigit():
-            raise SchedulerError(f"Slurm has not taken the job: {answer.reason}")
+        job_id = self._hand_over(job, script.batch_script(job, directory), environ)
         # Before anybody asks: the watcher finds the job by it, and so does a client when this process is killed.
         directory.write_job_id(job_id)
         watcher.ensure(environ)
         return job_id
 
+    @staticmethod
+    def _hand_over(job: JobSpec, text: str, environ: Mapping[str, str]) -> str:
+        defaults = options.users_defaults(job.scheduler_options)
+        answer = client.run("sbatch", "--parsable", "--export=ALL", *defaults, environ=environ, patient=True, text=text)
+        job_id = answer.output.strip().split(";")[0]
+        if answer.code != 0 or not job_id.isdigit():
+            raise SchedulerError(f"Slurm has not taken the job: {answer.reason}")
+        return job_id
+
+    def check_array(self, job: JobSpec, size: int, limit: int | None) -> None:
+        """Refuse what is larger than the site admits, or Slurm itself refuses."""
+        arrays.check_size(size)
+        self._test(job, script.array_script(job, JobDir.of_run("0" * 32), size, limit))
+
+    def submit_array(self, tasks: Sequence[Task], group: JobDir, environ: Mapping[str, str]) -> None:
+        """Hand all to ``sbatch`` as one job array."""
+        job = tasks[0].job
+        text = script.array_script(job, group, len(tasks), group.job.max_concurrent)
+        job_id = self._hand_over(job, text, environ)
+        group.write_job_id(job_id)
+        for number, task in enumerate(tasks):
+            task.directory.write_job_id(f"{job_id}_{number}")
+        watcher.ensure(environ)
+
     def withdraw(self, directory: JobDir) -> None:
         """Take the job out of the queue if it still waits there."""
-        if directory.job_id:
-            client.run("scancel", "--state=PENDING", directory.job_id, patient=True)
+        job_id = directory.job_id
+        if job_id and arrays.is_task(job_id):
+            arrays.withdraw(job_id)
+        elif job_id:
+            client.run("scancel", "--state=PENDING", job_id, patient=True)
+
+    def withdraw_array(self, group: JobDir) -> None:
+        """Take all tasks out of the queue that still wait there."""
+        if group.job_id:
+            client.run("scancel", "--state=PENDING", group.job_id, patient=True)
 
     def kill(self, directory: JobDir) -> None:
         """Let Slurm end all steps of the job."""

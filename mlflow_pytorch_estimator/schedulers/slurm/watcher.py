@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import queue
+import resource
 import sys
 import threading
 import time
@@ -19,9 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlflow_pytorch_estimator import detached, failure, jobdir, jobenv, locks
+from mlflow_pytorch_estimator.arrays import group
 from mlflow_pytorch_estimator.errors import GpuClusterError
 from mlflow_pytorch_estimator.jobdir import JobDir
-from mlflow_pytorch_estimator.schedulers.slurm import client, queries, states
+from mlflow_pytorch_estimator.schedulers.slurm import arrays, client, queries, states
 from mlflow_pytorch_estimator.schedulers.slurm.queries import Said
 from mlflow_pytorch_estimator.status import Phase
 
@@ -32,6 +34,7 @@ _SETTLE_SECONDS = 5.0  # for the agent's last word to cross a network file syste
 _DELIVERY_SECONDS = 30.0  # for an agent that has said how it ended to upload what it has
 _PAUSE_SECONDS = 5.0
 _NICENESS = 10
+_TAKEN_OUT = Said("CANCELLED")
 NAME = "slurm"
 
 
@@ -64,6 +67,8 @@ class Watched:
     """When Slurm first said that it is over; ``time.monotonic`` seconds."""
     concluded_since: float | None = None
     said: Said | None = None
+    array: str | None = None
+    """Id of the run above, for one of an array."""
 
 
 @dataclass
@@ -97,9 +102,13 @@ class Watcher:
             if directory.delivered.exists() or (directory.exists and directory.job.scheduler != NAME):
                 self._left.add(name)
             elif job_id is not None and directory.exists:
+                job = directory.job
+                if job.members:
+                    self._left.add(name)  # an array ends with the last of its jobs
+                    continue
                 lock = locks.try_acquire(directory.lock)
                 if lock is not None:  # else the submitter has not let go yet
-                    self.jobs[name] = Watched(directory, job_id, lock)
+                    self.jobs[name] = Watched(directory, job_id, lock, array=job.array)
                     self._soon()
 
     def _look_at(self, name: str, watched: Watched) -> None:
@@ -118,8 +127,14 @@ class Watcher:
             self._soon()
 
     def _leave(self, name: str) -> None:
-        self.jobs.pop(name).lock.close()
+        watched = self.jobs.pop(name)
+        watched.lock.close()
         self._left.add(name)
+        above = watched.array and watched.directory.beside(watched.array)
+        if above and above.exists and next(group.unfinished(above), None) is None:
+            # The last agent has done so, unless its node did not see yet what another one had written.
+            group.conclude(above)
+            self._reports.deliver(above)
 
     def _soon(self) -> None:
         self._interval = _SHORTEST_SECONDS
@@ -143,7 +158,7 @@ class Watcher:
         """The last that is known of a job that ``squeue`` does not have, with its exit code."""
         if watched.directory.outcome is not None:
             return said or Said("COMPLETED")
-        return queries.ended(watched.job_id) or said
+        return queries.ended(watched.job_id) or said or _never_began_in_its_array(watched)
 
     def _hear(self, watched: Watched, said: Said | None) -> None:
         if said is not None and said.meaning is None:
@@ -180,6 +195,16 @@ class Watcher:
             return  # the submitter has said it
         watched.directory.enter(phase, message)
         self._reports.sync(watched.directory)
+
+
+def _never_began_in_its_array(watched: Watched) -> Said | None:
+    """A task that waited, and is canceled, leaves no trace in Slurm, not even in its accounting."""
+    if watched.said == _TAKEN_OUT:
+        return _TAKEN_OUT
+    began = watched.said is not None and watched.said.state != "PENDING"
+    if began or not arrays.is_task(watched.job_id) or watched.directory.agent.exists():
+        return None
+    return _TAKEN_OUT if arrays.is_known(watched.job_id) else None
 
 
 def _message(said: Said) -> str:
@@ -252,11 +277,18 @@ class Reports:
             self._waiting.discard((directory.path, last))
 
 
+def _allow_many_files() -> None:
+    """One lock is open for each job, and there may be thousands of them."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def main() -> int:
     """Watch until there is nothing to watch."""
     folder().mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder() / "watcher.lock"
     lock = locks.try_acquire(path)
+    _allow_many_files()
     watcher = Watcher()
     idle_since = time.monotonic()
     while lock is not None:
