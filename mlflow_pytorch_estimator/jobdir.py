@@ -8,6 +8,7 @@
       attempt         number of the current try;  checkpoints/  outlives them
       relay/          MLflow calls of the ranks on their way to the submit host, see ``relay``
       ranks/          what keepers below a launcher note;  system_metrics.jsonl  samples of all nodes
+      tasks/NUMBER    of a group: links to the directories of its jobs, see ``arrays``
       source/         the job's own copy of the snapshot; the ranks work in it, or in the project's subdirectory of it
       courier.lock  courier.log  sent  incoming/  arrived  over  contact  fetched   see ``schedulers.slurm.far``
       logs/rank_N.log  logs/environment.log  logs/agent.log      inputs/  lib/  policy/  queue/
@@ -103,6 +104,8 @@ class JobDir:
         self.checkpoints = path / "checkpoints"
         self.relay = path / "relay"
         self.relay_log = self.logs / "relay.log"
+        self.tasks = path / "tasks"
+        self.progress_lock = path / "progress.lock"
         self._attempt = path / "attempt"
         self._job = path / "job.json"
         self._outcome = path / "outcome.json"
@@ -130,6 +133,10 @@ class JobDir:
         target = JobDir.of_run(run_id)
         self.path.rename(target.path)
         return target
+
+    def beside(self, run_id: str) -> JobDir:
+        """The directory of another run of the same home."""
+        return JobDir(self.path.parent / run_id)
 
     def remove(self) -> None:
         """Remove the directory and all in it."""

@@ -11,6 +11,7 @@ from mlflow.entities import Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 
 from mlflow_pytorch_estimator import locks, page, tags, uploads
+from mlflow_pytorch_estimator.arrays import group
 from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
 from mlflow_pytorch_estimator.secretvalues import Concealer
 from mlflow_pytorch_estimator.status import Phase
@@ -49,9 +50,9 @@ class RunMirror:
     def __init__(self, directory: JobDir, stores: Stores | None = None) -> None:
         self._directory = directory
         self._job = directory.job
-        stores = stores or stores_of(self._job)
-        self._client = stores.client()
-        self._forwarder = _forwarder(directory, stores) if self._job.relay else None
+        self._stores = stores or stores_of(self._job)
+        self._client = self._stores.client()
+        self._forwarder = _forwarder(directory, self._stores) if self._job.relay else None
         self._concealer = Concealer.from_environ()
         self._metrics = SystemMetrics(self._client, self._job, directory)
         self._logs = uploads.LiveLogs(self._client, self._job.run_id)
@@ -96,12 +97,28 @@ class RunMirror:
                 self.close()
             with _forgetting_deleted_runs():
                 self._deliver(outcome)
+            self._mark_delivered()
+
+    def _mark_delivered(self) -> None:
+        with group.ending(self._directory) as above:
+            if above is not None:
+                self._show(above)
             self._directory.delivered.touch(mode=0o600)
+
+    def _show(self, above: JobDir) -> None:
+        """Write the run above those of an array, as it is now."""
+        mirror = RunMirror(above, self._stores)
+        with _forgetting_deleted_runs():
+            mirror.sync()
+        mirror.deliver()
 
     def _enter(self, phase: Phase) -> None:
         self._set_tags(phase, None, {})
         self._client.update_run(self._job.run_id, status=phase.mlflow_status)
         self._checked = time.monotonic()
+        above = group.begun(self._directory) if phase is Phase.RUNNING else None
+        if above is not None:
+            self._show(above)
 
     def _keep_running(self) -> None:
         # A process of the job that leaves `start_run` ends the run, although the job goes on.

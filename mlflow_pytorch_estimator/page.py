@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from mlflow_pytorch_estimator import journal, tags
+from mlflow_pytorch_estimator.arrays import group
 from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
 from mlflow_pytorch_estimator.spec import JobSpec
 from mlflow_pytorch_estimator.status import Phase
@@ -13,6 +14,7 @@ MARK = "[//]: # (gpu-cluster: written anew, your text goes above)"
 """A comment of Markdown; what stands above it is left as it is."""
 _MAX_TRACEBACK = 4000
 _WIDTH = 100
+_MOST_RUNS = 40
 
 
 def own_text(note: str) -> str:
@@ -27,7 +29,7 @@ def describe(job: JobSpec, directory: JobDir, phase: Phase, outcome: Outcome | N
     if outcome is not None and outcome.phase is not Phase.COMPLETED:
         parts.append(_failure(outcome, directory))
     parts.append(_summary(job, directory, phase, events))
-    parts.append(_parameters(job))
+    parts.append(_runs(job, directory) if job.members else _parameters(job))
     parts.append(_phases(events))
     parts.append(_follow(job, phase))
     return "\n\n".join(part for part in parts if part)
@@ -60,7 +62,8 @@ def _summary(job: JobSpec, directory: JobDir, phase: Phase, events: list[journal
         *(("Note", notice) for notice in job.notices),
     ]
     table = ["| | |", "|---|---|", *(f"| {name} | {cell(value)} |" for name, value in rows)]
-    return "\n".join(table) + "\n\n**Command**\n\n" + fenced(folded(job.command))
+    command = "\n\n**Command**\n\n" + fenced(folded(job.command)) if job.command else ""
+    return "\n".join(table) + command
 
 
 def _status(phase: Phase, events: list[journal.Event]) -> str:
@@ -94,6 +97,17 @@ def _parameters(job: JobSpec) -> str:
         return ""
     rows = [f"| {cell(name)} | {cell(value)} |" for name, value in job.parameters.items()]
     return "\n".join(["**Parameters**\n", "| Name | Value |", "|---|---|", *rows])
+
+
+def _runs(job: JobSpec, directory: JobDir) -> str:
+    """The runs of an array; a long list is cut, the store shows them all below this run."""
+    rows = []
+    for member in group.members(directory)[:_MOST_RUNS]:
+        given = ", ".join(f"{name}={value}" for name, value in member.job.parameters.items())
+        rows.append(f"| {member.path.name} | {cell(given[:_WIDTH])} |")
+    more = len(job.members) - len(rows)
+    rows += [f"| ... and {more} more | |"] if more else []
+    return "\n".join([f"**{len(job.members)} runs**\n", "| Run | Parameters |", "|---|---|", *rows])
 
 
 def _phases(events: list[journal.Event]) -> str:

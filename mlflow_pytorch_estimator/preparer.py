@@ -66,7 +66,7 @@ class Preparer:
 
     def _prepare(self, job: JobSpec) -> JobSpec:
         if job.inputs:
-            job = self._download(job)
+            job = download(job, self._directory)
         if job.container is not None and job.container.image_id is None:
             return self._pull(job, job.container)
         if job.interpreter.python is None:
@@ -96,27 +96,6 @@ class Preparer:
             found = runtime.ensure_image(container, runner, os.environ, upgrade=job.upgrade_environment)
         return use_image(job, self._directory, found)
 
-    def _download(self, job: JobSpec) -> JobSpec:
-        from mlflow.artifacts import download_artifacts
-
-        from mlflow_pytorch_estimator.project import resolve_inputs
-
-        paths = {}
-        for placeholder, uri in job.inputs.items():
-            self._say(f"downloading {uri}")
-            root = Path(job.storage_dir) / job.run_id if job.storage_dir else self._directory.inputs
-            folder = root / placeholder.lower()
-            folder.mkdir(parents=True)
-            try:
-                found = download_artifacts(artifact_uri=uri, dst_path=str(folder))
-            except Exception as error:  # an artifact store may fail in any way
-                raise ProjectError(f"cannot download the input {uri}: {one_line(error)}") from error
-            paths[placeholder] = str(Path(found).absolute())
-        named = {name: paths.get(path, path) for name, path in job.input_paths.items()}
-        container = job.container and mounts.with_paths(job.container, paths.values())
-        command = resolve_inputs(job.command, paths)
-        return dataclasses.replace(job, command=command, input_paths=named, inputs={}, container=container)
-
     def _say(self, line: str) -> None:
         self._directory.enter(Phase.PREPARING, line)
 
@@ -129,6 +108,29 @@ class Preparer:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._asked_to_end = True
+
+
+def download(job: JobSpec, directory: JobDir) -> JobSpec:
+    """The job with paths for its inputs; raises ProjectError."""
+    from mlflow.artifacts import download_artifacts
+
+    from mlflow_pytorch_estimator.project import resolve_inputs
+
+    paths = {}
+    for placeholder, uri in job.inputs.items():
+        directory.enter(Phase.PREPARING, f"downloading {uri}")
+        root = Path(job.storage_dir) / job.run_id if job.storage_dir else directory.inputs
+        folder = root / placeholder.lower()
+        folder.mkdir(parents=True)
+        try:
+            found = download_artifacts(artifact_uri=uri, dst_path=str(folder))
+        except Exception as error:  # an artifact store may fail in any way
+            raise ProjectError(f"cannot download the input {uri}: {one_line(error)}") from error
+        paths[placeholder] = str(Path(found).absolute())
+    named = {name: paths.get(path, path) for name, path in job.input_paths.items()}
+    container = job.container and mounts.with_paths(job.container, paths.values())
+    command = resolve_inputs(job.command, paths)
+    return dataclasses.replace(job, command=command, input_paths=named, inputs={}, container=container)
 
 
 def hand_over(

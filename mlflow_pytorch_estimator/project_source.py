@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,13 @@ class ProjectSource:
     version: str | None = None
     mlflow_options: Mapping[str, Any] = field(default_factory=dict)
     """The backend config as MLflow passes it, its own keys included."""
+
+    def fetched(self, described: Description) -> ProjectSource:
+        """The same entry point where ``describe`` has put the project, for which nothing is fetched again."""
+        location = fetch.locate(self.uri)
+        if location.local == described.top:
+            return self
+        return replace(self, uri=f"{described.top}#{location.subdirectory}", version=None)
 
     def describe(self, scratch: Path) -> Description:
         """Fetch and read the project."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from mlflow_pytorch_estimator.arrays import group
 from mlflow_pytorch_estimator.errors import UnknownRunError
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.schedulers import load_scheduler
@@ -26,7 +27,7 @@ def reconcile(directory: JobDir, stores: Stores | None = None) -> Phase:
     """
     if not directory.exists:
         raise UnknownRunError(f"the job directory {directory.path} has gone")
-    settle(directory)
+    settle(directory, stores)
     if directory.outcome is not None and not directory.delivered.exists():
         from mlflow_pytorch_estimator.mirror import RunMirror  # not needed to submit, and not small
 
@@ -34,15 +35,24 @@ def reconcile(directory: JobDir, stores: Stores | None = None) -> Phase:
     return directory.phase
 
 
-def settle(directory: JobDir) -> None:
+def settle(directory: JobDir, stores: Stores | None = None) -> None:
     """Write the final word on a job that has none and that nobody works on any more."""
     if directory.outcome is None and not lives(directory):
-        _conclude_dead(directory)
+        _conclude_array(directory, stores) if directory.job.members else _conclude_dead(directory)
 
 
 def lives(directory: JobDir) -> bool:
     """Whether anybody works on the job, here or on the nodes of its scheduler."""
-    return directory.alive or load_scheduler(directory.job.scheduler).looks_after(directory)
+    job = directory.job
+    if job.members:
+        return directory.alive or any(lives(member) for member in group.unfinished(directory))
+    return directory.alive or load_scheduler(job.scheduler).looks_after(directory)
+
+
+def _conclude_array(directory: JobDir, stores: Stores | None) -> None:
+    for member in group.unfinished(directory):
+        reconcile(member, stores)
+    group.conclude(directory)
 
 
 def _conclude_dead(directory: JobDir) -> None:

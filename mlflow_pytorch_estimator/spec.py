@@ -147,6 +147,12 @@ class JobSpec:
     tracking_uri: str | None = None
     """The run's store, without a password; None means MLflow's current one."""
     registry_uri: str | None = None
+    array: str | None = None
+    """Id of the run that groups this one with the others of its array, see ``arrays``."""
+    members: tuple[str, ...] = ()
+    """Of a group: the ids of its runs, by number. It is no job itself."""
+    max_concurrent: int | None = None
+    """Of a group: how many of its runs may run at once."""
 
     def to_json(self) -> str:
         """The text of ``job.json``."""
@@ -160,7 +166,7 @@ class JobSpec:
         raw["resources"] = Resources(**_known(Resources, raw["resources"]))
         raw["distribution"] = Distribution(**_known(Distribution, raw.get("distribution", {})))
         raw["container"] = _container(raw.get("container"))
-        for name in ("after", "environment_variables", "notices", "retry_exit_codes"):
+        for name in ("after", "environment_variables", "members", "notices", "retry_exit_codes"):
             raw[name] = tuple(raw.get(name, ()))
         return cls(**_known(cls, raw))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -53,7 +54,7 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class Prepared:
     """All that is known of a job before its run exists."""
 
     job: JobSpec
@@ -64,7 +65,7 @@ class _Prepared:
 
 def submit(request: Request) -> GpuClusterSubmittedRun:
     """Submit a job; raises before a run exists, or ends the run FAILED with the reason."""
-    _refuse_other_ranks()
+    refuse_ranks()
     scheduler = load_scheduler(placement.scheduler_of(request.config))
     scheduler.anticipate()
     try:
@@ -75,30 +76,23 @@ def submit(request: Request) -> GpuClusterSubmittedRun:
 
 def plan(request: Request) -> Plan:
     """What ``submit`` would do, after the same checks; nothing of it is left behind but the snapshot of the sources."""
-    _refuse_other_ranks()
+    refuse_ranks()
     scheduler = load_scheduler(placement.scheduler_of(request.config))
-    directory, lock = _stage()
+    directory, lock = stage()
     try:
-        prepared = _prepare(request, directory)
+        prepared = prepare(request, directory)
         scheduler.check(prepared.job)
-        return make_plan(prepared.job, scheduler, _environ(request, prepared))
+        return make_plan(prepared.job, scheduler, environment(request, prepared))
     finally:
         directory.remove()
         lock.close()
 
 
-def _refuse_other_ranks() -> None:
-    other = policy.current()
-    if other is not None:
-        raise ProjectError(f"rank {other.rank} of a job submits nothing, only rank 0 does: ask is_rank_zero() first")
-
-
 def _submit(request: Request, scheduler: Scheduler) -> GpuClusterSubmittedRun:
-    if jobdir.sweep(bury=tracking.end_orphan):
-        snapshots.prune(jobdir.home() / "snapshots", jobdir.snapshots_in_use())
-    directory, lock = _stage()
+    tidy()
+    directory, lock = stage()
     try:
-        prepared = _prepare(request, directory)
+        prepared = prepare(request, directory)
         scheduler.check(prepared.job)
         directory.write_job(prepared.job)  # from here on a killed submitter leaves a trace that leads to its run
         run = tracking.create_run(request.stores, request.experiment_id, request.run_name, prepared.tags)
@@ -107,13 +101,26 @@ def _submit(request: Request, scheduler: Scheduler) -> GpuClusterSubmittedRun:
         lock.close()
         raise
     directory = directory.settle(run.info.run_id)
-    job = _keeping(replace(prepared.job, run_id=run.info.run_id, experiment_id=run.info.experiment_id), directory)
-    _start(job, request.stores, scheduler, directory, lock, _environ(request, prepared))
+    job = keeping(replace(prepared.job, run_id=run.info.run_id, experiment_id=run.info.experiment_id), directory)
+    _start(job, request.stores, scheduler, directory, lock, environment(request, prepared))
     url = tracking.run_url(run, request.stores.tracking_uri)
     return GpuClusterSubmittedRun(run.info.run_id, directory, url, stores=request.stores)
 
 
-def _environ(request: Request, prepared: _Prepared) -> dict[str, str]:
+def refuse_ranks() -> None:
+    """Raise ProjectError on ranks above 0 of a job."""
+    other = policy.current()
+    if other is not None:
+        raise ProjectError(f"rank {other.rank} of a job submits nothing, only rank 0 does: ask is_rank_zero() first")
+
+
+def tidy() -> None:
+    """Remove what killed submitters have left, old jobs, and snapshots that no job needs."""
+    if jobdir.sweep(bury=tracking.end_orphan):
+        snapshots.prune(jobdir.home() / "snapshots", jobdir.snapshots_in_use())
+
+
+def environment(request: Request, prepared: Prepared) -> dict[str, str]:
     """What the job's processes start with, secrets included."""
     return {
         **os.environ,
@@ -123,7 +130,8 @@ def _environ(request: Request, prepared: _Prepared) -> dict[str, str]:
     }
 
 
-def _stage() -> tuple[JobDir, locks.HeldLock]:
+def stage() -> tuple[JobDir, locks.HeldLock]:
+    """A job directory that has no run yet; raises ProjectError."""
     try:
         return JobDir.stage()
     except OSError as error:
@@ -132,7 +140,7 @@ def _stage() -> tuple[JobDir, locks.HeldLock]:
         ) from error
 
 
-def _prepare(request: Request, directory: JobDir) -> _Prepared:
+def prepare(request: Request, directory: JobDir) -> Prepared:
     """Take the snapshot and describe the job; the run does not exist yet."""
     scratch = directory.path / "fetch"
     scratch.mkdir()
@@ -148,7 +156,7 @@ def _prepare(request: Request, directory: JobDir) -> _Prepared:
     if description.environment.has_local_paths:
         directory.restore_source(job)  # the environment's key covers their content
     job = _with_environment(job, directory, description)
-    phase = Phase.QUEUED if _is_ready(job) else Phase.PREPARING
+    phase = Phase.QUEUED if is_ready(job) else Phase.PREPARING
     run_tags = {
         **description.tags,
         "mlflow.project.env": description.environment.manager,
@@ -158,7 +166,7 @@ def _prepare(request: Request, directory: JobDir) -> _Prepared:
         tags.STATUS: phase.value,
         tags.SUBMISSION: directory.path.name,
     }
-    return _Prepared(job, run_tags, variables)
+    return Prepared(job, run_tags, variables)
 
 
 def _with_environment(job: JobSpec, directory: JobDir, description: Description) -> JobSpec:
@@ -173,7 +181,7 @@ def _with_environment(job: JobSpec, directory: JobDir, description: Description)
     return preparer.use_environment(job, directory, ready)
 
 
-def _keeping(job: JobSpec, directory: JobDir) -> JobSpec:
+def keeping(job: JobSpec, directory: JobDir) -> JobSpec:
     """The job, which has its environment under the run's name now; without, if somebody has just removed it."""
     interpreter = job.interpreter
     built = interpreter.python if interpreter.manager in BUILT else None
@@ -229,7 +237,8 @@ def _way(request: Request, scheduler: str) -> Way:
     return choosing.choose(scheduler, uri, artifacts, asked=config.relay, shared=config.shared_filesystem)
 
 
-def _is_ready(job: JobSpec) -> bool:
+def is_ready(job: JobSpec) -> bool:
+    """Whether a job needs no preparer."""
     return job.interpreter.python is not None and not job.inputs
 
 
@@ -244,18 +253,18 @@ def _start(  # noqa: PLR0913, PLR0917 - all that a job consists of
     try:
         # The job's own first report waits for this lock, so SCHEDULED never comes after it; the job does not wait.
         with locks.holding(directory.delivery_lock):
-            if _is_ready(job) and after.may_be_handed_over(job, scheduler):
+            if is_ready(job) and after.may_be_handed_over(job, scheduler):
                 preparer.hand_over(job, scheduler, directory, lock, environ)
             else:
                 directory.write_job(job)
                 directory.enter(Phase.PREPARING)
-                _spawn_preparer(directory, lock, environ)
+                spawn_preparer(preparer.__name__, directory, [lock], environ)
             lock.close()
             _mark_scheduled(stores, job.run_id)
     except BaseException as error:
         reason = str(error) or type(error).__name__
         if lock.fd >= 0:
-            _fail(job, stores, directory, lock, reason)
+            fail(job, stores, directory, lock, reason)
         raise
 
 
@@ -267,7 +276,7 @@ def _mark_scheduled(stores: Stores, run_id: str) -> None:
         _logger.warning("cannot mark run %s as SCHEDULED: %s", run_id, error)
 
 
-def _fail(job: JobSpec, stores: Stores, directory: JobDir, lock: locks.HeldLock, reason: str) -> None:
+def fail(job: JobSpec, stores: Stores, directory: JobDir, lock: locks.HeldLock, reason: str) -> None:
     """End the run of a job that nobody has taken on."""
     if not directory.exists:
         directory.write_job(job)
@@ -276,9 +285,11 @@ def _fail(job: JobSpec, stores: Stores, directory: JobDir, lock: locks.HeldLock,
     reconcile(directory, stores)
 
 
-def _spawn_preparer(directory: JobDir, lock: locks.HeldLock, environ: dict[str, str]) -> None:
-    argv = [sys.executable, "-m", preparer.__name__, str(directory.path), str(lock.fd)]
+def spawn_preparer(module: str, directory: JobDir, held: Sequence[locks.HeldLock], environ: Mapping[str, str]) -> None:
+    """Start what prepares a job, or the jobs of an array; it takes over the locks."""
+    fds = [lock.fd for lock in held]
+    argv = [sys.executable, "-m", module, str(directory.path), *map(str, fds)]
     try:
-        detached.spawn(argv, directory.agent_log, directory.path, environ, [lock.fd])
+        detached.spawn(argv, directory.agent_log, directory.path, environ, fds)
     except OSError as error:
         raise SchedulerError(f"cannot start the preparer: {error}") from error

@@ -9,6 +9,7 @@ import time
 from mlflow.projects.submitted_run import SubmittedRun
 
 from mlflow_pytorch_estimator import locks
+from mlflow_pytorch_estimator.arrays import group
 from mlflow_pytorch_estimator.attach import Follower, Terminal
 from mlflow_pytorch_estimator.border import as_execution_exception
 from mlflow_pytorch_estimator.errors import DetachedError, RunFailedError, UnknownRunError
@@ -76,6 +77,7 @@ class GpuClusterSubmittedRun(SubmittedRun):
     def cancel(self) -> None:
         """End the job and wait until nothing of it is left; the run is KILLED. Does nothing to one that has ended."""
         self.directory.request_cancel()
+        self._cancel_members()
         if self.directory.outcome is None and lives(self.directory):
             scheduler = load_scheduler(self.directory.job.scheduler)
             scheduler.withdraw(self.directory)
@@ -84,6 +86,16 @@ class GpuClusterSubmittedRun(SubmittedRun):
                 locks.wait_until_free(self.directory.lock, _END_MARGIN_SECONDS)
         reconcile(self.directory, self.stores)
         locks.wait_until_free(self.directory.lock, _END_MARGIN_SECONDS)
+
+    def _cancel_members(self) -> None:
+        """Of an array: all are asked before the first is waited for."""
+        left = [member for member in group.members(self.directory) if member.outcome is None]
+        for member in left:
+            member.request_cancel()
+        if left:
+            load_scheduler(self.directory.job.scheduler).withdraw_array(self.directory)
+        for member in left:
+            type(self)(member.path.name, member, stores=self.stores).cancel()
 
     def _ended_within(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds

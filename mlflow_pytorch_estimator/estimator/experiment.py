@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +119,31 @@ class Experiment:
         job = _described(config, overrides)
         with self._workspace.at_home(), store_errors(f"cannot submit to experiment {self.name!r}"):
             return submitting.plan(job, self.id, self._workspace.stores)
+
+    def submit_array(
+        self,
+        config: PyTorch | ScriptRunConfig,
+        parameters: Sequence[Mapping[str, Any]],
+        tags: Mapping[str, Any] | None = None,
+        *,
+        max_concurrent: int | None = None,
+        run_name: str | None = None,
+    ) -> list[Run]:
+        """Submit a run for each dict of arguments, such as ``{"--lr": 0.1}``, and return them at once, by number.
+
+        They are one job array where the scheduler has such, ``max_concurrent`` of them run at once, and their
+        ``parent`` ends and is canceled with all of them. Raises before any run exists.
+        """
+        from mlflow_pytorch_estimator.estimator import arrays
+
+        _check_config(config)
+        run_tags, jobs = text_tags(tags), arrays.jobs(config, parameters)
+        _check_name(run_name)
+        with self._workspace.at_home(), store_errors(f"cannot submit to experiment {self.name!r}"):
+            submitted = submitting.submit_array(
+                jobs, self.id, self._workspace.stores, run_name, run_tags, max_concurrent
+            )
+        return [self._run(item.run_id) for item in submitted.runs]
 
     def start_logging(
         self, *, display_name: str | None = None, run_name: str | None = None, tags: Mapping[str, Any] | None = None
@@ -261,6 +286,13 @@ def store_errors(what: str) -> Iterator[None]:
 def one_line(error: Exception) -> str:
     """What an error says, without line breaks and passwords."""
     return _CREDENTIALS.sub("://", " ".join(str(error).split()))
+
+
+def _check_config(config: object) -> None:
+    from mlflow_pytorch_estimator.estimator.pytorch import PyTorch
+
+    if not isinstance(config, (PyTorch, ScriptRunConfig)):
+        raise UserErrorException(f"{config!r} cannot be submitted: give a PyTorch estimator or a ScriptRunConfig")
 
 
 def _check_name(name: object) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mlflow_pytorch_estimator import clusters, submission
+from mlflow_pytorch_estimator.arrays.submit import SubmittedArray, submit_many
 from mlflow_pytorch_estimator.config import BackendConfig, check_together
 from mlflow_pytorch_estimator.dryrun.plan import Plan
 from mlflow_pytorch_estimator.estimator.compute.vm_sizes import shape_of_size
@@ -27,8 +28,23 @@ def submit(
 ) -> GpuClusterSubmittedRun:
     """Submit a job. Raises before a run exists, or ends the run FAILED with the reason."""
     submitted = submission.submit(_request(job, experiment_id, stores, run_name, run_tags))
-    for notice in submitted.directory.job.notices:
-        _logger.warning("%s", notice)
+    _warn(submitted)
+    return submitted
+
+
+def submit_array(
+    jobs: Sequence[TrainingJob],
+    experiment_id: str,
+    stores: Stores,
+    run_name: str | None,
+    run_tags: Mapping[str, str],
+    max_concurrent: int | None,
+) -> SubmittedArray:
+    """Submit jobs that differ in their arguments. Raises before a run exists, or ends all FAILED with the reason."""
+    names = [f"{run_name}-{number}" if run_name else None for number in range(len(jobs))]
+    requests = [_request(job, experiment_id, stores, name, run_tags) for job, name in zip(jobs, names, strict=True)]
+    submitted = submit_many(requests, max_concurrent=max_concurrent, run_name=run_name)
+    _warn(submitted.group)
     return submitted
 
 
@@ -51,6 +67,11 @@ def _request(
         environment_variables=job.source.environment_variables,
         tags=run_tags,
     )
+
+
+def _warn(submitted: GpuClusterSubmittedRun) -> None:
+    for notice in submitted.directory.job.notices:
+        _logger.warning("%s", notice)
 
 
 def _config(job: TrainingJob) -> BackendConfig:

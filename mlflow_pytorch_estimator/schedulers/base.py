@@ -125,6 +125,16 @@ class ClusterState:
     """Why nodes that are wanted cannot be had, one line each."""
 
 
+@dataclass(frozen=True)
+class Task:
+    """One job of an array, which is ready to run."""
+
+    job: JobSpec
+    directory: JobDir
+    lock: HeldLock
+    """As that of a single job, see ``Scheduler.submit``."""
+
+
 class Scheduler(Protocol):
     """A place where jobs run. ``CONTRIBUTING.md`` says how to add one."""
 
@@ -151,8 +161,20 @@ class Scheduler(Protocol):
     def awaits(self, other: JobDir) -> bool:
         """Whether the engine itself can hold a job back until this other one has completed, see ``JobSpec.after``."""
 
+    def check_array(self, job: JobSpec, size: int, limit: int | None) -> None:
+        """Raise ``ConfigError`` if it can never run ``size`` such jobs as an array, ``limit`` of them at once."""
+
+    def submit_array(self, tasks: Sequence[Task], group: JobDir, environ: Mapping[str, str]) -> None:
+        """Queue the jobs of an array; each directory that has an id afterwards has been taken.
+
+        ``group`` has links to them under ``tasks``. Raises ``SchedulerError`` when not all were accepted.
+        """
+
     def withdraw(self, directory: JobDir) -> None:
         """Take the job out of the queue if it waits there; one that runs ends itself."""
+
+    def withdraw_array(self, group: JobDir) -> None:
+        """The same for all jobs of an array."""
 
     def looks_after(self, directory: JobDir) -> bool:
         """Whether a job whose lock nobody holds lives all the same, as far as the scheduler can tell."""

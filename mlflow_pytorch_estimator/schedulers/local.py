@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mlflow_pytorch_estimator import agent, clusters, detached, jobdir, locks, processes
@@ -27,6 +28,7 @@ from mlflow_pytorch_estimator.schedulers.base import (
     ClusterState,
     Others,
     Outlook,
+    Task,
     count,
 )
 from mlflow_pytorch_estimator.schedulers.machine import Capacity, capacity
@@ -110,7 +112,25 @@ class LocalScheduler:
 
     def submit(self, job: JobSpec, directory: JobDir, lock: locks.HeldLock, environ: Mapping[str, str]) -> str:
         """Take a place in the queue and start the process that waits there."""
-        ticket = Queue(queue_root(environ)).enter(job.run_id, request(job.resources, capacity(environ), job.compute))
+        return self._submit(job, directory, lock, environ, request(job.resources, capacity(environ), job.compute))
+
+    def check_array(self, job: JobSpec, size: int, limit: int | None) -> None:
+        """Any number of jobs may wait in the queue."""
+
+    def submit_array(self, tasks: Sequence[Task], group: JobDir, environ: Mapping[str, str]) -> None:
+        """Take a place in the queue for each."""
+        limit = group.job.max_concurrent
+        for task in tasks:
+            wanted = request(task.job.resources, capacity(environ), task.job.compute)
+            wanted = replace(wanted, array=task.job.array, array_limit=limit) if limit else wanted
+            job_id = self._submit(task.job, task.directory, task.lock, environ, wanted)
+            task.directory.write_job_id(job_id)
+            self.dismiss()  # a standby becomes the agent of one job
+
+    def _submit(
+        self, job: JobSpec, directory: JobDir, lock: locks.HeldLock, environ: Mapping[str, str], wanted: Request
+    ) -> str:
+        ticket = Queue(queue_root(environ)).enter(job.run_id, wanted)
         fds = (lock.fd, ticket.lock.fd)
         argv = [str(directory.path), str(ticket.path)]
         try:
@@ -139,6 +159,9 @@ class LocalScheduler:
 
     def withdraw(self, directory: JobDir) -> None:
         """Its agent waits in the queue and sees the request."""
+
+    def withdraw_array(self, group: JobDir) -> None:
+        """So do those of an array."""
 
     def looks_after(self, directory: JobDir) -> bool:
         """A job here lives as long as a process of it does, which holds its lock."""

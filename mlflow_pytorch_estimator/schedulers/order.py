@@ -1,7 +1,8 @@
 """Who comes next in the queue: what stands on the tickets, and the rules. Pure but for reading and writing a ticket.
 
-Grants are made in the order of the tickets. Two things bend it: tickets of low priority come after the others, and one
-that waits for its own cluster's limit holds up nobody but those behind it on the same cluster.
+Grants are made in the order of the tickets. Three things bend it: tickets of low priority come after the others, one
+that waits for its own cluster's limit holds up nobody but those behind it on the same cluster, and one that waits for
+its own array's limit holds up nobody.
 """
 
 from __future__ import annotations
@@ -27,11 +28,15 @@ class Request:
     """Name of the cluster whose nodes they are; None for a job that counts for no cluster."""
     memory_gb: float = 0.0
     low_priority: bool = False
+    array: str | None = None
+    """Id of the array that it belongs to, if that has a limit."""
+    array_limit: int = 0
+    """How many jobs of the array may run at once."""
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """Not yet: ``ahead`` jobs come first, waiting or running; or the cluster's nodes are in use."""
+    """Not yet: ``ahead`` jobs come first, waiting or running; or the limit of the cluster or the array is reached."""
 
     ahead: int
     nodes: int = 1
@@ -39,9 +44,13 @@ class Waiting:
     """The cluster whose limit is in the way, if that is all."""
     in_use: int = 0
     limit: int = 0
+    of_array: bool = False
+    """Whether the limit is the one of its array."""
 
     def describe(self) -> str:
         """For people: ``waiting for a node of gpu-cluster (4 of 4 in use)``."""
+        if self.of_array:
+            return f"waiting for another run of its array to end ({self.in_use} of {self.limit} running)"
         if self.pool is None:
             return f"waiting for {count(self.ahead, 'job')} ahead"
         wanted = "a node" if self.nodes == 1 else f"{self.nodes} nodes"
@@ -66,7 +75,10 @@ class Entry:
     def store(self, path: Path) -> None:
         """Write a ticket."""
         # In place: a renamed file would be a new one, without the owner's lock. Readers hold the queue's lock.
-        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        raw = asdict(self)
+        if self.request.array is None:
+            del raw["request"]["array"], raw["request"]["array_limit"]  # earlier versions read the same queue
+        path.write_text(json.dumps(raw), encoding="utf-8")
 
 
 Entries = Mapping[Path, Entry]
@@ -82,8 +94,8 @@ def obstacle(ticket: Path, entries: Entries, cluster_of: ClusterOf) -> Waiting |
         name = entries[path].request.pool
         if path == ticket:
             behind = waiting(ticket, entries) if name in held_up else None
-            return _full(ticket, entries, cluster_of) or behind
-        if name in held_up:
+            return _crowded(ticket, entries) or _full(ticket, entries, cluster_of) or behind
+        if name in held_up or _crowded(path, entries):
             continue
         full = _full(path, entries, cluster_of)
         if full is None:
@@ -122,6 +134,18 @@ def _in_order(entries: Entries) -> list[Path]:
     """Those that wait, first come first."""
     pending = [path for path, entry in entries.items() if entry.grant is None]
     return sorted(pending, key=lambda path: (entries[path].request.low_priority, path))
+
+
+def _crowded(ticket: Path, entries: Entries) -> Waiting | None:
+    """Whether as many jobs of a ticket's array run as may; those behind it on the same cluster need not wait for it."""
+    request = entries[ticket].request
+    if request.array is None:
+        return None
+    running = sum(entry.grant is not None and entry.request.array == request.array for entry in entries.values())
+    if running < request.array_limit:
+        return None
+    ahead = waiting(ticket, entries).ahead
+    return Waiting(ahead, in_use=running, limit=request.array_limit, of_array=True)
 
 
 def _full(ticket: Path, entries: Entries, cluster_of: ClusterOf) -> Waiting | None:

@@ -56,7 +56,8 @@ class SlurmAgent(agent.Agent):
 
 def main(argv: list[str]) -> int:
     """Run the job on this allocation."""
-    directory = JobDir(Path(argv[0]))
+    path = Path(argv[0])
+    directory = JobDir(path.readlink() if path.is_symlink() else path)  # a link for a task of an array
     if directory.outcome is not None:
         return _status(directory)  # Slurm has requeued what had ended
     job_agent = SlurmAgent(directory)

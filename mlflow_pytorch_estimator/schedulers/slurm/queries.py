@@ -11,12 +11,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlflow_pytorch_estimator.errors import SchedulerError
-from mlflow_pytorch_estimator.schedulers.slurm import client, states
+from mlflow_pytorch_estimator.schedulers.slurm import arrays, client, states
 from mlflow_pytorch_estimator.schedulers.slurm.states import State
 
 _FIELDS = "%i|%T|%r|%N"
 _SEPARATOR = "|"
-_UNKNOWN_JOB = re.compile(r"Invalid job id", re.IGNORECASE)
+_UNKNOWN_JOB = re.compile(r"Invalid job id|^Job \d+_\d+ not found", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,19 @@ class Said:
 
 def active(job_ids: Collection[str]) -> dict[str, Said]:
     """The jobs that ``squeue`` knows. SchedulerError when the controller cannot be asked."""
-    found = {}
+    found: dict[str, Said] = {}
     for where, ids in _by_cluster(job_ids).items():
-        wanted = f"--jobs={','.join(sorted(ids))}"
-        answer = client.run("squeue", *where, "--noheader", "--states=all", wanted, f"--format={_FIELDS}")
+        wanted = f"--jobs={','.join(sorted(set(map(arrays.whole, ids))))}"
+        apart = ["--array"] if any(map(arrays.is_task, ids)) else []  # else tasks that wait are one line
+        answer = client.run("squeue", *where, "--noheader", *apart, "--states=all", wanted, f"--format={_FIELDS}")
         if answer.code != 0 and not _UNKNOWN_JOB.search(answer.errors):
             raise SchedulerError(f"squeue: {answer.reason}")
+        said = {}
         for line in answer.output.splitlines():
             number, state, reason, nodes = line.split(_SEPARATOR, 3)
-            if number in ids:
-                found[ids[number]] = Said(state, reason.strip("()"), _known(nodes))
+            said[number] = Said(state, reason.strip("()"), _known(nodes))
+        own = {number: number if number in said else arrays.whole(number) for number in ids}
+        found |= {ids[number]: said[record] for number, record in own.items() if record in said}
     return found
 
 
@@ -93,16 +96,25 @@ def _accounted(numbers: Collection[str], where: Sequence[str]) -> dict[str, Said
         return {}
     answer = client.run(
         *("sacct", *where, "--allocations", "--noheader", "--parsable2", "--duplicates"),
-        *(f"--jobs={','.join(sorted(numbers))}", "--format=JobID,State,ExitCode,NodeList"),
+        *(f"--jobs={','.join(sorted(set(map(arrays.whole, numbers))))}", "--format=JobID,State,ExitCode,NodeList"),
     )
     if answer.code != 0:
         return {}  # without accounting it fails, or knows nothing
-    found = {}
+    records: dict[str, Said] = {}
     for line in answer.output.splitlines():
         number, _, rest = line.partition(_SEPARATOR)
-        if number in numbers:
-            state, code, nodes = rest.split(_SEPARATOR, 2)
-            found[number] = Said(state, "", _known(nodes), exit_status(code))  # the last is after a requeue
+        state, code, nodes = rest.split(_SEPARATOR, 2)
+        records[number] = Said(state, "", _known(nodes), exit_status(code))  # the last is after a requeue
+    return _of(numbers, records)
+
+
+def _of(numbers: Collection[str], records: Mapping[str, Said]) -> dict[str, Said]:
+    """What is known of each job: its own record, or the one of the tasks of its array that it is among."""
+    found = {}
+    for number in numbers:
+        shared = [said for record, said in records.items() if arrays.is_of(record, number)]
+        if number in records or shared:
+            found[number] = records[number] if number in records else shared[-1]
     return found
 
 
@@ -112,13 +124,19 @@ def _controlled(numbers: Collection[str], where: Sequence[str]) -> dict[str, Sai
     which = tuple(numbers) if len(numbers) == 1 else ()  # it takes one id, or shows all jobs
     answer = client.run("scontrol", *where, "--oneliner", "show", "job", *which)
     if answer.code != 0:
-        if _UNKNOWN_JOB.search(answer.errors):
+        if _UNKNOWN_JOB.search(answer.errors or answer.output):  # of a task it is said on standard output
             return {}
         raise SchedulerError(f"scontrol: {answer.reason}")
     shown = [fields_of(line) for line in answer.output.splitlines()]
-    return {
-        fields["JobId"]: _shown(fields) for fields in shown if fields.get("JobId") in numbers and "JobState" in fields
-    }
+    return _of(numbers, {_record(fields): _shown(fields) for fields in shown if "JobState" in fields})
+
+
+def _record(fields: Mapping[str, str]) -> str:
+    """Name of a record of ``scontrol``, as ``squeue`` has it."""
+    task = fields.get("ArrayTaskId")
+    if task is None:
+        return fields["JobId"]
+    return f"{fields['ArrayJobId']}_{task if task.isdigit() else f'[{task}]'}"
 
 
 def _shown(fields: Mapping[str, str]) -> Said:

@@ -13,9 +13,10 @@ from mlflow_pytorch_estimator.errors import ConfigError, SchedulerError
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.locks import HeldLock
 from mlflow_pytorch_estimator.relay import door
-from mlflow_pytorch_estimator.schedulers.base import ALLOCATION_VARIABLE, Allocation, ClusterState, Outlook, count
+from mlflow_pytorch_estimator.schedulers.base import ALLOCATION_VARIABLE, Allocation, ClusterState, Outlook, Task, count
 from mlflow_pytorch_estimator.schedulers.local import JOB_DIRECTORY_VARIABLE
 from mlflow_pytorch_estimator.schedulers.slurm import (
+    arrays,
     broadcast,
     client,
     dependency,
@@ -55,7 +56,10 @@ class SlurmScheduler:
             raise ConfigError("the Slurm scheduler runs no images yet: leave out the image, or use the local scheduler")
         if job.distribution.kind == "mpirun":
             raise ConfigError('the Slurm scheduler starts no mpirun yet: "horovod" needs none')
-        text = script.batch_script(job, JobDir.of_run("0" * 32))
+        self._test(job, script.batch_script(job, JobDir.of_run("0" * 32)))
+
+    @staticmethod
+    def _test(job: JobSpec, text: str) -> None:
         defaults = options.users_defaults(job.scheduler_options)
         asked = (text, defaults, os.environ.get("SLURM_CONF"))
         if time.monotonic() < _taken.get(asked, 0.0):
@@ -67,16 +71,38 @@ class SlurmScheduler:
 
     def submit(self, job: JobSpec, directory: JobDir, lock: HeldLock, environ: Mapping[str, str]) -> str:
         """Hand the job to ``sbatch``; the environment travels with it, in no file of ours and in no script."""
-        text = script.batch_script(job, directory)
         kinship.note(directory, environ)
-        answer = client.run("sbatch", *_submission(job), environ=environ, patient=True, text=text)
-        job_id = answer.output.rstrip().rpartition("\n")[2].strip()  # some sites greet before it
-        if answer.code != 0 or not queries.address(job_id)[0].isdigit():
-            raise SchedulerError(f"Slurm has not taken the job: {answer.reason}")
+        job_id = self._hand_over(job, script.batch_script(job, directory), environ)
         # Before anybody asks: the watcher finds the job by it, and so does a client when this process is killed.
         directory.write_job_id(job_id)
         watcher.ensure(environ)
         return job_id
+
+    @staticmethod
+    def _hand_over(job: JobSpec, text: str, environ: Mapping[str, str]) -> str:
+        answer = client.run("sbatch", *_submission(job), environ=environ, patient=True, text=text)
+        job_id = answer.output.rstrip().rpartition("\n")[2].strip()  # some sites greet before it
+        if answer.code != 0 or not queries.address(job_id)[0].isdigit():
+            raise SchedulerError(f"Slurm has not taken the job: {answer.reason}")
+        return job_id
+
+    def check_array(self, job: JobSpec, size: int, limit: int | None) -> None:
+        """Refuse what is larger than the site admits, or Slurm itself refuses."""
+        if not job.shared_filesystem:
+            raise ConfigError("an array needs a file system that the nodes share: submit the runs one by one")
+        arrays.check_size(size)
+        self._test(job, script.array_script(job, JobDir.of_run("0" * 32), size, limit))
+
+    def submit_array(self, tasks: Sequence[Task], group: JobDir, environ: Mapping[str, str]) -> None:
+        """Hand all to ``sbatch`` as one job array."""
+        job = tasks[0].job
+        for task in tasks:
+            kinship.note(task.directory, environ)
+        job_id = self._hand_over(job, script.array_script(job, group, len(tasks), group.job.max_concurrent), environ)
+        group.write_job_id(job_id)
+        for number, task in enumerate(tasks):
+            task.directory.write_job_id(arrays.task(job_id, number))
+        watcher.ensure(environ)
 
     def outlook(self, job: JobSpec, directory: JobDir, environ: Mapping[str, str]) -> Outlook:
         """The batch script, and how ``sbatch`` would get it."""
@@ -94,8 +120,18 @@ class SlurmScheduler:
 
     def withdraw(self, directory: JobDir) -> None:
         """Take the job out of the queue if it still waits there."""
-        if directory.job_id:
-            number, where = queries.address(directory.job_id)
+        if not directory.job_id:
+            return
+        number, where = queries.address(directory.job_id)
+        if arrays.is_task(number):
+            arrays.withdraw(number, where)
+        else:
+            client.run("scancel", *where, "--state=PENDING", number, patient=True)
+
+    def withdraw_array(self, group: JobDir) -> None:
+        """Take all tasks out of the queue that still wait there."""
+        if group.job_id:
+            number, where = queries.address(group.job_id)
             client.run("scancel", *where, "--state=PENDING", number, patient=True)
 
     def kill(self, directory: JobDir) -> None:

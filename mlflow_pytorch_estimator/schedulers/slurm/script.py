@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlflow_pytorch_estimator.errors import ConfigError
@@ -24,11 +25,27 @@ _NICE = 1000
 
 def batch_script(job: JobSpec, directory: JobDir) -> str:
     """The script of a job."""
-    header = "".join(f"#SBATCH {argument}\n" for argument in _header(job, directory))
     if not job.shared_filesystem:
-        return f"#!/bin/bash\n{header}\n{_far_body(job, directory)}"
-    python, path = shlex.quote(PYTHON), shlex.quote(str(directory.path))
-    return f"#!/bin/bash\n{header}\nexec {python} -m {_NODE_MODULE} {path}\n"
+        return _script(_header(job, directory.path, _literal(directory.agent_log)), _far_body(job, directory))
+    return _agent_script(_header(job, directory.path, _literal(directory.agent_log)), shlex.quote(str(directory.path)))
+
+
+def array_script(job: JobSpec, group: JobDir, size: int, limit: int | None) -> str:
+    """The script of an array of such jobs: each task finds its directory by its number."""
+    output = _literal(group.tasks, f"/%a/{group.agent_log.relative_to(group.path)}")
+    array = f"--array=0-{size - 1}" + (f"%{limit}" if limit else "")
+    return _agent_script(
+        (*_header(job, group.path, output), array), f'{shlex.quote(str(group.tasks))}/"$SLURM_ARRAY_TASK_ID"'
+    )
+
+
+def _agent_script(header: Sequence[str], path: str) -> str:
+    return _script(header, f"exec {shlex.quote(PYTHON)} -m {_NODE_MODULE} {path}\n")
+
+
+def _script(header: Sequence[str], body: str) -> str:
+    lines = "".join(f"#SBATCH {argument}\n" for argument in header)
+    return f"#!/bin/bash\n{lines}\n{body}"
 
 
 def _far_body(job: JobSpec, directory: JobDir) -> str:
@@ -49,15 +66,15 @@ def _far_body(job: JobSpec, directory: JobDir) -> str:
     )
 
 
-def _header(job: JobSpec, directory: JobDir) -> tuple[str, ...]:
+def _header(job: JobSpec, folder: Path, output: str) -> tuple[str, ...]:
     resources = job.resources
     lines: dict[str, object] = {
         "job-name": _name(job),
         "nodes": resources.node_count,
         "ntasks-per-node": 1,
-        "output": _literal(directory.agent_log),
+        "output": output,
         "open-mode": "append",
-        "chdir": _literal(directory.path),
+        "chdir": _literal(folder),
         "signal": f"B:{END_SIGNAL}@{math.ceil(job.grace_seconds + 30)}",
         "requeue" if job.max_retries else "no-requeue": True,
     }
@@ -89,9 +106,9 @@ def _name(job: JobSpec) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in words)[:64] or "mlflow"
 
 
-def _literal(path: Path) -> str:
-    """A path for Slurm, which takes % for a pattern and a blank for an end."""
+def _literal(path: Path, pattern: str = "") -> str:
+    """A path for Slurm, which takes % for a pattern and a blank for an end; and such a pattern below it."""
     text = str(path)
     if any(letter in text for letter in '%\\"\n'):
         raise ConfigError(f"Slurm cannot take the path {text!r}: set GPU_CLUSTER_HOME to one of letters and digits")
-    return f'"{text}"' if " " in text else text
+    return f'"{text}{pattern}"' if " " in text else f"{text}{pattern}"

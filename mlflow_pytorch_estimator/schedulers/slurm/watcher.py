@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import queue
+import resource
 import sys
 import threading
 import time
@@ -19,10 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlflow_pytorch_estimator import detached, failure, jobdir, jobenv, locks
+from mlflow_pytorch_estimator.arrays import group
 from mlflow_pytorch_estimator.errors import GpuClusterError
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.relay.courier import Courier
-from mlflow_pytorch_estimator.schedulers.slurm import client, dependency, far, kinship, memory, queries, states
+from mlflow_pytorch_estimator.schedulers.slurm import arrays, client, dependency, far, kinship, memory, queries, states
 from mlflow_pytorch_estimator.schedulers.slurm.attending import FarJobs
 from mlflow_pytorch_estimator.schedulers.slurm.queries import Said
 from mlflow_pytorch_estimator.status import Phase
@@ -36,6 +38,7 @@ _AGENTS_SECONDS = 1.0  # for an agent that has MLflow loaded to begin with that
 _DELIVERY_SECONDS = 30.0  # for an agent that has said how it ended to upload what it has
 _PAUSE_SECONDS = 5.0
 _NICENESS = 10
+_TAKEN_OUT = Said("CANCELLED")
 NAME = "slurm"
 _STARTING = "starting"
 _START_SECONDS = 5.0
@@ -87,6 +90,8 @@ class Watched:
     said: Said | None = None
     kin: bool | None = None
     """See ``kinship``; None while nobody has asked."""
+    array: str | None = None
+    """Id of the run above, for one of an array."""
 
 
 @dataclass
@@ -122,9 +127,13 @@ class Watcher:
             if directory.delivered.exists() or (directory.exists and directory.job.scheduler != NAME):
                 self._left.add(name)
             elif job_id is not None and directory.exists:
+                job = directory.job
+                if job.members:
+                    self._left.add(name)  # an array ends with the last of its jobs
+                    continue
                 lock = locks.try_acquire(directory.lock)
                 if lock is not None:  # else the submitter has not let go yet
-                    self.jobs[name] = Watched(directory, job_id, lock, directory.job.relay)
+                    self.jobs[name] = Watched(directory, job_id, lock, job.relay, array=job.array)
                     self._soon()
 
     def _look_at(self, name: str, watched: Watched) -> None:
@@ -156,8 +165,14 @@ class Watcher:
         return _AGENTS_SECONDS if idle else _DELIVERY_SECONDS
 
     def _leave(self, name: str) -> None:
-        self.jobs.pop(name).lock.close()
+        watched = self.jobs.pop(name)
+        watched.lock.close()
         self._left.add(name)
+        above = watched.array and watched.directory.beside(watched.array)
+        if above and above.exists and next(group.unfinished(above), None) is None:
+            # The last agent has done so, unless its node did not see yet what another one had written.
+            group.conclude(above)
+            self._reports.deliver(above)
 
     def _soon(self) -> None:
         self._interval = _SHORTEST_SECONDS
@@ -171,7 +186,10 @@ class Watcher:
             silent = {each.job_id for each in self.jobs.values() if _is_silent(each, found.get(each.job_id), now)}
             found |= queries.all_ended(silent)
             for watched in self.jobs.values():
-                self._hear(watched, found.get(watched.job_id), now)
+                said = found.get(watched.job_id)
+                if said is None and watched.job_id in silent:
+                    said = _never_began_in_its_array(watched)
+                self._hear(watched, said, now)
         except GpuClusterError as error:
             print(f"{time.strftime('%F %T')} {error}", file=sys.stderr, flush=True)  # nothing is concluded from it
         self._ask_at = time.monotonic() + self._interval
@@ -222,6 +240,17 @@ def _is_silent(watched: Watched, said: Said | None, now: float) -> bool:
     """Whether the job has been over for so long that its agent will not say how it ended."""
     late = watched.over_since is not None and now > watched.over_since + _SETTLE_SECONDS
     return late and _is_over(said) and watched.directory.outcome is None
+
+
+def _never_began_in_its_array(watched: Watched) -> Said | None:
+    """A task that waited, and is canceled, leaves no trace in Slurm, not even in its accounting."""
+    if watched.said == _TAKEN_OUT:
+        return _TAKEN_OUT
+    began = watched.said is not None and watched.said.state != "PENDING"
+    number, where = queries.address(watched.job_id)
+    if began or not arrays.is_task(number) or watched.directory.agent.exists():
+        return None
+    return _TAKEN_OUT if arrays.is_known(number, where) else None
 
 
 def _message(directory: JobDir, said: Said) -> str:
@@ -298,12 +327,19 @@ class Reports:
                 time.sleep(_PAUSE_SECONDS)
 
 
+def _allow_many_files() -> None:
+    """One lock is open for each job, and there may be thousands of them."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def main() -> int:
     """Watch until there is nothing to watch."""
     folder().mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder() / "watcher.lock"
     lock = locks.try_acquire(path)
     (folder() / _STARTING).unlink(missing_ok=True)
+    _allow_many_files()
     watcher = Watcher()
     idle_since = time.monotonic()
     while lock is not None:
