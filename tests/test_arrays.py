@@ -273,6 +273,9 @@ def test_requests_that_differ_in_more_than_parameters(project: Project, store: M
         submit_many([first, larger])
     with pytest.raises(GpuClusterError, match="run 1 of the array: it is of another project"):
         submit_many([first, replace(first, source=replace(cast(ProjectSource, first.source), entry_point="other"))])
+    waiting = replace(first, config=read_config({"after": "a" * 32}, whole=False))
+    with pytest.raises(ConfigError, match="after is for single runs"):
+        submit_many([waiting, waiting])
     with pytest.raises(ConfigError, match="an array has one run at least"):
         submit_many([])
     assert store.search_runs(["0"]) == []

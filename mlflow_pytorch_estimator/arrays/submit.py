@@ -56,6 +56,8 @@ def submit_many(
 def _check(requests: Sequence[Request], limit: object) -> None:
     if not requests:
         raise ConfigError("an array has one run at least: give the parameters of each run")
+    if requests[0].config.after:
+        raise ConfigError("after is for single runs: submit the array when those runs have completed")
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
         raise ConfigError(f"max_concurrent is {limit!r}; it must be a whole number from 1, or None for no limit")
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
