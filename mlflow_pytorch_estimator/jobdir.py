@@ -6,6 +6,7 @@
       delivery.lock   held by whoever writes the run;  delivered   nothing is left to write
       cancel          somebody asked the job to end
       attempt         number of the current try;  checkpoints/  outlives them
+      prepared.json   what became of preparing it, where that was the work of a node
       ranks/          what keepers below a launcher note;  system_metrics.jsonl  samples of all nodes
       source/         the job's own copy of the snapshot; the ranks work in it, or in the project's subdirectory of it
       logs/rank_N.log  logs/environment.log  logs/agent.log      inputs/  lib/  policy/  queue/
@@ -99,6 +100,7 @@ class JobDir:
         self.environment_log = self.logs / "environment.log"
         self.system_metrics = path / "system_metrics.jsonl"
         self.checkpoints = path / "checkpoints"
+        self.prepared = path / "prepared.json"
         self._attempt = path / "attempt"
         self._job = path / "job.json"
         self._outcome = path / "outcome.json"

@@ -127,6 +127,8 @@ class JobSpec:
     """Retry only when the failed rank ended with one of these; negative for signals. Empty means any."""
     resume_from: str | None = None
     """Folder with the checkpoints that the first attempt finds."""
+    prepare_on: str = "submit"
+    """``node`` if a job of its own prepares it, where the machine that submits may not; else ``submit``."""
     after: tuple[str, ...] = ()
     """Ids of the runs that must have completed before it starts."""
     rank_metrics: str = "drop"

@@ -23,6 +23,7 @@ from mlflow_pytorch_estimator import (
     jobenv,
     locks,
     placement,
+    preparation,
     preparer,
     resuming,
     snapshots,
@@ -145,7 +146,7 @@ def _prepare(request: Request, directory: JobDir) -> _Prepared:
     if description.environment.has_local_paths:
         directory.restore_source(job)  # the environment's key covers their content
     job = _with_environment(job, directory, description)
-    phase = Phase.QUEUED if _is_ready(job) else Phase.PREPARING
+    phase = Phase.QUEUED if preparation.is_prepared(job) else Phase.PREPARING
     run_tags = {
         **description.tags,
         "mlflow.project.env": description.environment.manager,
@@ -161,13 +162,13 @@ def _prepare(request: Request, directory: JobDir) -> _Prepared:
 def _with_environment(job: JobSpec, directory: JobDir, description: Description) -> JobSpec:
     """The job with its interpreter, if that is ready and nobody asked for newer packages."""
     if job.container is not None:
-        return preparer.use_image(job, directory, job.container) if job.container.image_id else job
+        return preparation.use_image(job, directory, job.container) if job.container.image_id else job
     project = directory.source / description.subdirectory
     spec = EnvironmentSpec.from_json(job.interpreter.description)
     ready = None if job.upgrade_environment else find_ready(spec, project, jobdir.environments())
     if ready is None or not ready.claim(directory.path):
         return job
-    return preparer.use_environment(job, directory, ready)
+    return preparation.use_environment(job, directory, ready)
 
 
 def _keeping(job: JobSpec, directory: JobDir) -> JobSpec:
@@ -209,16 +210,13 @@ def _specify(request: Request, place: placement.Placement, description: Descript
         retry_exit_codes=config.retry_exit_codes,
         resume_from=str(resuming.find(config.resume_from)) if config.resume_from else None,
         after=after.check(config.after),
+        prepare_on=config.prepare_on,
         rank_metrics=config.rank_metrics,
         upgrade_environment=config.upgrade_environment and environment.manager != "local",
         notices=(*request.notices, *place.notices, *notices, *placement.reach(place, request.stores.tracking_uri)),
         tracking_uri=tracking.without_credentials(request.stores.tracking_uri),
         registry_uri=tracking.without_credentials(request.stores.registry_uri),
     )
-
-
-def _is_ready(job: JobSpec) -> bool:
-    return job.interpreter.python is not None and not job.inputs
 
 
 def _start(  # noqa: PLR0913, PLR0917 - all that a job consists of
@@ -232,7 +230,7 @@ def _start(  # noqa: PLR0913, PLR0917 - all that a job consists of
     try:
         # The job's own first report waits for this lock, so SCHEDULED never comes after it; the job does not wait.
         with locks.holding(directory.delivery_lock):
-            if _is_ready(job) and after.may_be_handed_over(job, scheduler):
+            if preparation.is_prepared(job) and after.may_be_handed_over(job, scheduler):
                 preparer.hand_over(job, scheduler, directory, lock, environ)
             else:
                 directory.write_job(job)

@@ -143,6 +143,7 @@ _SETTINGS = (
     "retry_exit_codes",
     "resume_from",
     "after",
+    "prepare_on",
     "grace_period_seconds",
     "upgrade_environment",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from mlflow_pytorch_estimator import clusters
 from mlflow_pytorch_estimator.clusters import Cluster
@@ -14,7 +14,16 @@ from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.locks import HeldLock
 from mlflow_pytorch_estimator.schedulers.base import ALLOCATION_VARIABLE, Allocation, ClusterState, Outlook, count
 from mlflow_pytorch_estimator.schedulers.local import JOB_DIRECTORY_VARIABLE
-from mlflow_pytorch_estimator.schedulers.slurm import client, dependency, nodes, options, place, script, watcher
+from mlflow_pytorch_estimator.schedulers.slurm import (
+    building,
+    client,
+    dependency,
+    nodes,
+    options,
+    place,
+    script,
+    watcher,
+)
 from mlflow_pytorch_estimator.spec import JobSpec
 
 _REVIVAL_SECONDS = 20.0
@@ -44,6 +53,17 @@ class SlurmScheduler:
         answer = client.run("sbatch", "--test-only", *defaults, patient=True, text=text)
         if answer.code != 0:
             raise ConfigError(f"Slurm does not take the job: {answer.reason}")
+
+    def prepare(
+        self,
+        job: JobSpec,
+        directory: JobDir,
+        environ: Mapping[str, str],
+        say: Callable[[str], None],
+        canceled: Callable[[], bool],
+    ) -> None:
+        """A job of one node does it."""
+        building.prepare(job, directory, environ, say, canceled)
 
     def submit(self, job: JobSpec, directory: JobDir, lock: HeldLock, environ: Mapping[str, str]) -> str:
         """Hand the job to ``sbatch``; the environment travels with it, in no file of ours and in no script."""

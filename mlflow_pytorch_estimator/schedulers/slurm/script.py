@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from mlflow_pytorch_estimator.errors import ConfigError
@@ -24,20 +25,32 @@ _NICE = 1000
 
 def batch_script(job: JobSpec, directory: JobDir) -> str:
     """The script of a job."""
-    header = "".join(f"#SBATCH {argument}\n" for argument in _header(job, directory))
+    return compose(_header(job, directory), job.scheduler_options, _NODE_MODULE, directory)
+
+
+def compose(lines: Mapping[str, object], theirs: Mapping[str, object], module: str, directory: JobDir) -> str:
+    """A script of our options, the user's own, and one command."""
+    header = "".join(f"#SBATCH {line}\n" for line in options.arguments(lines) + options.arguments(theirs))
     python, path = shlex.quote(PYTHON), shlex.quote(str(directory.path))
-    return f"#!/bin/bash\n{header}\nexec {python} -m {_NODE_MODULE} {path}\n"
+    return f"#!/bin/bash\n{header}\nexec {python} -m {module} {path}\n"
 
 
-def _header(job: JobSpec, directory: JobDir) -> tuple[str, ...]:
-    resources = job.resources
-    lines: dict[str, object] = {
-        "job-name": _name(job),
-        "nodes": resources.node_count,
+def basics(job: JobSpec, directory: JobDir, suffix: str = "", nodes: int = 1) -> dict[str, object]:
+    """What every script begins with."""
+    return {
+        "job-name": f"{_name(job)}{suffix}",
+        "nodes": nodes,
         "ntasks-per-node": 1,
         "output": _literal(directory.agent_log),
         "open-mode": "append",
         "chdir": _literal(directory.path),
+    }
+
+
+def _header(job: JobSpec, directory: JobDir) -> dict[str, object]:
+    resources = job.resources
+    lines: dict[str, object] = {
+        **basics(job, directory, nodes=resources.node_count),
         "signal": f"B:{END_SIGNAL}@{math.ceil(job.grace_seconds + 30)}",
         "requeue" if job.max_retries else "no-requeue": True,
     }
@@ -49,13 +62,18 @@ def _header(job: JobSpec, directory: JobDir) -> tuple[str, ...]:
         kind = job.scheduler_options.get(options.GPU_TYPE)
         lines["gres"] = f"gpu:{kind}:{resources.gpus_per_node}" if kind else f"gpu:{resources.gpus_per_node}"
     if resources.memory_gb_per_node is not None:
-        lines["mem"] = f"{math.ceil(resources.memory_gb_per_node * 1024)}M"
+        lines["mem"] = memory(resources.memory_gb_per_node)
     if job.max_seconds:
         seconds = job.max_seconds + job.grace_seconds + job.start_seconds + _MARGIN_SECONDS
         lines["time"] = math.ceil(seconds / 60)
     if resources.low_priority:
         lines["nice"] = _NICE
-    return options.arguments(lines) + options.arguments(job.scheduler_options)
+    return lines
+
+
+def memory(gigabytes: float) -> str:
+    """As Slurm takes it."""
+    return f"{math.ceil(gigabytes * 1024)}M"
 
 
 def _name(job: JobSpec) -> str:
