@@ -77,6 +77,9 @@ class BackendConfig:
     """Take the newest packages that the project's files admit, not the versions of its last job."""
     detach: bool = False
     """Return at once instead of streaming the job's output."""
+    prepare_on: str = "submit"
+    """Where the environment is built and inputs are downloaded: ``submit`` (this machine) or ``node`` (a small job of
+    its own)."""
     after: tuple[str, ...] = ()
     """The job starts when these runs have completed: ids, or one id."""
     dry_run: bool = False

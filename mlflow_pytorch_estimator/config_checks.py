@@ -19,6 +19,7 @@ LAUNCHERS = {
 }
 """Kind of distribution and backend of torch.distributed, by the names that users give."""
 _SIGNALS = ("USR1", "USR2")
+_PLACES = ("submit", "node")
 _METRICS = ("drop", "prefix")
 
 
@@ -64,6 +65,10 @@ def _signal_or_none(name: str, value: object) -> None:
 
 def _rank_metrics(name: str, value: object) -> None:
     _one_of(name, value, _METRICS)
+
+
+def _where_to_prepare(name: str, value: object) -> None:
+    _one_of(name, value, _PLACES)
 
 
 def _count(name: str, value: object) -> None:
@@ -147,6 +152,7 @@ CHECKS = {
     "low_priority": _flag,
     "shared_filesystem": _flag,
     "upgrade_environment": _flag,
+    "prepare_on": _where_to_prepare,
     "after": _run_ids,
     "detach": _flag,
     "dry_run": _flag,

@@ -129,6 +129,8 @@ class JobSpec:
     """Folder with the checkpoints that the first attempt finds."""
     relay: bool = False
     """The ranks' MLflow calls go through the job directory, see ``relay``."""
+    prepare_on: str = "submit"
+    """``node`` if a job of its own prepares it, where the machine that submits may not; else ``submit``."""
     after: tuple[str, ...] = ()
     """Ids of the runs that must have completed before it starts."""
     rank_metrics: str = "drop"

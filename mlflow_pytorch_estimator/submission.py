@@ -25,6 +25,7 @@ from mlflow_pytorch_estimator import (
     jobenv,
     locks,
     placement,
+    preparation,
     preparer,
     resuming,
     snapshots,
@@ -156,7 +157,7 @@ def prepare(request: Request, directory: JobDir) -> Prepared:
     if description.environment.has_local_paths:
         directory.restore_source(job)  # the environment's key covers their content
     job = _with_environment(job, directory, description)
-    phase = Phase.QUEUED if is_ready(job) else Phase.PREPARING
+    phase = Phase.QUEUED if preparation.is_prepared(job) else Phase.PREPARING
     run_tags = {
         **description.tags,
         "mlflow.project.env": description.environment.manager,
@@ -172,13 +173,13 @@ def prepare(request: Request, directory: JobDir) -> Prepared:
 def _with_environment(job: JobSpec, directory: JobDir, description: Description) -> JobSpec:
     """The job with its interpreter, if that is ready and nobody asked for newer packages."""
     if job.container is not None:
-        return preparer.use_image(job, directory, job.container) if job.container.image_id else job
+        return preparation.use_image(job, directory, job.container) if job.container.image_id else job
     project = directory.source / description.subdirectory
     spec = EnvironmentSpec.from_json(job.interpreter.description)
     ready = None if job.upgrade_environment else find_ready(spec, project, jobdir.environments())
     if ready is None or not ready.claim(directory.path):
         return job
-    return preparer.use_environment(job, directory, ready)
+    return preparation.use_environment(job, directory, ready)
 
 
 def keeping(job: JobSpec, directory: JobDir) -> JobSpec:
@@ -222,6 +223,7 @@ def _specify(request: Request, place: placement.Placement, description: Descript
         resume_from=str(resuming.find(config.resume_from)) if config.resume_from else None,
         relay=way.relay,
         after=after.check(config.after),
+        prepare_on=config.prepare_on,
         rank_metrics=config.rank_metrics,
         shared_filesystem=config.shared_filesystem,
         upgrade_environment=config.upgrade_environment and environment.manager != "local",
@@ -237,11 +239,6 @@ def _way(request: Request, scheduler: str) -> Way:
     return choosing.choose(scheduler, uri, artifacts, asked=config.relay, shared=config.shared_filesystem)
 
 
-def is_ready(job: JobSpec) -> bool:
-    """Whether a job needs no preparer."""
-    return job.interpreter.python is not None and not job.inputs
-
-
 def _start(  # noqa: PLR0913, PLR0917 - all that a job consists of
     job: JobSpec,
     stores: Stores,
@@ -253,7 +250,7 @@ def _start(  # noqa: PLR0913, PLR0917 - all that a job consists of
     try:
         # The job's own first report waits for this lock, so SCHEDULED never comes after it; the job does not wait.
         with locks.holding(directory.delivery_lock):
-            if is_ready(job) and after.may_be_handed_over(job, scheduler):
+            if preparation.is_prepared(job) and after.may_be_handed_over(job, scheduler):
                 preparer.hand_over(job, scheduler, directory, lock, environ)
             else:
                 directory.write_job(job)

@@ -46,7 +46,10 @@ EVERY_KEY: dict[str, Any] = {
     "low_priority": True,
     "shared_filesystem": False,
     "upgrade_environment": True,
+    "prepare_on": "node",
+    "after": ("0123abcd",),
     "detach": True,
+    "dry_run": True,
     "grace_period_seconds": 0.5,
 }
 
@@ -95,7 +98,10 @@ WRONG: dict[str, list[Any]] = {
     "distributed_training": ["", "Horovod", "ray", True, 2, [], {}],
     "cpus_per_node": [0, -1, 1.5, True, "1", []],
     "gpus_per_node": [-1, 0.0, False, "all", [0]],
+    "prepare_on": ["", "login", None, 1],
+    "after": ["", 1, True, [""], [1], {}],
     "detach": [0, 1, "true", None, []],
+    "dry_run": [0, 1, "true", None, []],
     "compute": ["", 3, True, []],
     "memory_gb_per_node": [0, -1, True, "10", float("nan"), float("inf")],
     "max_run_duration_seconds": [0, -1, True, "10", float("nan"), float("inf")],

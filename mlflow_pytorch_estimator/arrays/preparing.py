@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from mlflow_pytorch_estimator import locks, preparer
@@ -13,9 +14,10 @@ from mlflow_pytorch_estimator.arrays.handing import hand_over, outfit
 from mlflow_pytorch_estimator.environments import BuildCancelled
 from mlflow_pytorch_estimator.errors import GpuClusterError
 from mlflow_pytorch_estimator.jobdir import JobDir
+from mlflow_pytorch_estimator.preparation import download
 from mlflow_pytorch_estimator.reporter import Reporter
 from mlflow_pytorch_estimator.schedulers import load_scheduler
-from mlflow_pytorch_estimator.schedulers.base import Task
+from mlflow_pytorch_estimator.schedulers.base import Scheduler, Task
 from mlflow_pytorch_estimator.spec import JobSpec
 from mlflow_pytorch_estimator.status import Phase
 
@@ -44,9 +46,10 @@ class ArrayPreparer(preparer.Preparer):
     def run(self) -> None:
         """Prepare and submit; whatever goes wrong ends the runs with its reason."""
         try:
-            tasks = self._tasks()
+            scheduler = load_scheduler(self._directory.job.scheduler)
+            tasks = self._tasks(scheduler)
             if tasks:
-                hand_over(self._group, tasks, load_scheduler(tasks[0].job.scheduler), os.environ)
+                hand_over(self._group, tasks, scheduler, os.environ)
         except BuildCancelled:
             self._end_all(Phase.CANCELED, _CANCELED)
         except GpuClusterError as error:
@@ -57,8 +60,8 @@ class ArrayPreparer(preparer.Preparer):
             if member.directory.job_id is None:
                 Reporter(member.directory).deliver()
 
-    def _tasks(self) -> list[Task]:
-        model = self._prepare(replace(self._directory.job, inputs={}))
+    def _tasks(self, scheduler: Scheduler) -> list[Task]:
+        model = self._prepare(replace(self._directory.job, inputs={}), scheduler)
         tasks = []
         for member in self._members:
             job = self._ready_one(member, model)
@@ -74,7 +77,7 @@ class ArrayPreparer(preparer.Preparer):
         if not member.canceled:
             try:
                 job = outfit(directory.job, directory, model, self._directory)
-                job = preparer.download(job, directory) if job.inputs else job
+                job = download(job, directory, partial(directory.enter, Phase.PREPARING)) if job.inputs else job
             except GpuClusterError as error:
                 directory.conclude(Phase.FAILED, str(error))
                 return None

@@ -15,6 +15,7 @@ from mlflow_pytorch_estimator.arrays import describing, preparing
 from mlflow_pytorch_estimator.arrays.handing import hand_over
 from mlflow_pytorch_estimator.errors import ConfigError
 from mlflow_pytorch_estimator.jobdir import JobDir
+from mlflow_pytorch_estimator.preparation import is_prepared
 from mlflow_pytorch_estimator.reconcile import reconcile
 from mlflow_pytorch_estimator.request import Request
 from mlflow_pytorch_estimator.schedulers import load_scheduler
@@ -58,6 +59,8 @@ def _check(requests: Sequence[Request], limit: object) -> None:
         raise ConfigError("an array has one run at least: give the parameters of each run")
     if requests[0].config.after:
         raise ConfigError("after is for single runs: submit the array when those runs have completed")
+    if requests[0].config.prepare_on == "node":
+        raise ConfigError("an array is prepared where it is submitted: leave out prepare_on")
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
         raise ConfigError(f"max_concurrent is {limit!r}; it must be a whole number from 1, or None for no limit")
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -149,7 +152,7 @@ class _Submission:
         self._directories[0].write_job(self._jobs[0])
 
     def _start(self, environ: dict[str, str]) -> None:
-        if all(map(submission.is_ready, self._jobs[1:])):
+        if all(map(is_prepared, self._jobs[1:])):
             parts = zip(self._jobs[1:], self._directories[1:], self._locks[1:], strict=True)
             hand_over(self._directories[0], [Task(*part) for part in parts], self._scheduler, environ)
             return

@@ -103,10 +103,11 @@ def _environment(job: JobSpec) -> list[str]:
 def _to_be_built(job: JobSpec) -> list[str]:
     description = job.interpreter.description
     how = "to be chosen anew and built" if job.upgrade_environment else "to be built"
+    where = ", in a job of its own on a node" if job.prepare_on == "node" else ""
     python = f", Python {description['python']}" if description.get("python") else ""
     packages = [*description.get("conda", ()), *description.get("requirements", ())]
     with_horovod = ["Horovod"] if description.get("horovod") else []
-    head = f"{how} by {job.interpreter.manager} before it is queued, from {description.get('source')}{python}"
+    head = f"{how} by {job.interpreter.manager} before it is queued{where}, from {description.get('source')}{python}"
     return [head, *_wrapped(", ".join([*packages, *with_horovod]))]
 
 

@@ -144,6 +144,7 @@ _SETTINGS = (
     "retry_exit_codes",
     "resume_from",
     "after",
+    "prepare_on",
     "grace_period_seconds",
     "shared_filesystem",
     "upgrade_environment",

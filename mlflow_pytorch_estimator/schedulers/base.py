@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from typing import Any, Protocol
@@ -149,6 +149,19 @@ class Scheduler(Protocol):
 
     def outlook(self, job: JobSpec, directory: JobDir, environ: Mapping[str, str]) -> Outlook:
         """What ``submit`` would do with a job that ``check`` has let pass. Nothing is done."""
+
+    def prepare(
+        self,
+        job: JobSpec,
+        directory: JobDir,
+        environ: Mapping[str, str],
+        say: Callable[[str], None],
+        canceled: Callable[[], bool],
+    ) -> None:
+        """Have a job prepared on a node (``JobSpec.prepare_on``), until its description in ``directory`` is complete.
+
+        ``say`` gets lines for the user. Raises what went wrong there, and BuildCancelled.
+        """
 
     def submit(self, job: JobSpec, directory: JobDir, lock: HeldLock, environ: Mapping[str, str]) -> str:
         """Queue the job and return the scheduler's id for it.

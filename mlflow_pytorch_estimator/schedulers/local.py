@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,6 +40,7 @@ from mlflow_pytorch_estimator.status import Phase
 JOB_DIRECTORY_VARIABLE = "GPU_CLUSTER_JOB_DIR"
 _MODULE = "mlflow_pytorch_estimator.schedulers.local"
 _POLL_SECONDS = 0.2
+_NO_OTHER_MACHINE = "prepare_on is 'node', but the local scheduler has this machine alone: leave it out"
 _LOW_PRIORITY_NICENESS = 10
 
 
@@ -64,6 +65,8 @@ class LocalScheduler:
         _refuse_options(job.scheduler_options)
         if not job.shared_filesystem:
             raise ConfigError("shared_filesystem is for clusters: the local scheduler runs jobs here, leave it out")
+        if job.prepare_on == "node":
+            raise ConfigError(_NO_OTHER_MACHINE)
         here = capacity(os.environ)
         cpus, gpus = _per_node(job.resources, here)
         if gpus > len(here.gpus):
@@ -109,6 +112,17 @@ class LocalScheduler:
     def power_up(self, cluster: Cluster, wanted: int) -> None:
         """Simulated nodes come at once."""
         _machine_queue().power_up(cluster, wanted)
+
+    def prepare(
+        self,
+        job: JobSpec,
+        directory: JobDir,
+        environ: Mapping[str, str],
+        say: Callable[[str], None],
+        canceled: Callable[[], bool],
+    ) -> None:
+        """There is no other machine."""
+        raise SchedulerError(_NO_OTHER_MACHINE)
 
     def submit(self, job: JobSpec, directory: JobDir, lock: locks.HeldLock, environ: Mapping[str, str]) -> str:
         """Take a place in the queue and start the process that waits there."""

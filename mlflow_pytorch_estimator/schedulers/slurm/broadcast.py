@@ -52,6 +52,8 @@ def check(job: JobSpec) -> None:
         return
     if job.container is not None:
         raise ConfigError("shared_filesystem is false, and images are not sent to the nodes: leave out the image")
+    if job.prepare_on == "node":
+        raise ConfigError("prepare_on: a node can only build for a file system that all share: leave it out")
     if job.distribution.min_nodes is not None:
         raise ConfigError("min_node_count needs a file system that all nodes share: leave it out")
     if job.resources.node_count > 1 and (job.max_retries or job.distribution.max_restarts):

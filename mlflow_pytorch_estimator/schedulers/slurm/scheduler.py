@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from mlflow_pytorch_estimator import clusters
 from mlflow_pytorch_estimator.clusters import Cluster
@@ -18,6 +18,7 @@ from mlflow_pytorch_estimator.schedulers.local import JOB_DIRECTORY_VARIABLE
 from mlflow_pytorch_estimator.schedulers.slurm import (
     arrays,
     broadcast,
+    building,
     client,
     dependency,
     kinship,
@@ -68,6 +69,17 @@ class SlurmScheduler:
         if answer.code != 0:
             raise ConfigError(f"Slurm does not take the job: {answer.reason}")
         _taken[asked] = time.monotonic() + _TAKEN_SECONDS
+
+    def prepare(
+        self,
+        job: JobSpec,
+        directory: JobDir,
+        environ: Mapping[str, str],
+        say: Callable[[str], None],
+        canceled: Callable[[], bool],
+    ) -> None:
+        """A job of one node does it."""
+        building.prepare(job, directory, environ, say, canceled)
 
     def submit(self, job: JobSpec, directory: JobDir, lock: HeldLock, environ: Mapping[str, str]) -> str:
         """Hand the job to ``sbatch``; the environment travels with it, in no file of ours and in no script."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from mlflow_pytorch_estimator.errors import ConfigError
@@ -26,26 +26,27 @@ _NICE = 1000
 def batch_script(job: JobSpec, directory: JobDir) -> str:
     """The script of a job."""
     if not job.shared_filesystem:
-        return _script(_header(job, directory.path, _literal(directory.agent_log)), _far_body(job, directory))
-    return _agent_script(_header(job, directory.path, _literal(directory.agent_log)), shlex.quote(str(directory.path)))
+        return _compose(_far_header(job), job.scheduler_options, _far_body(job, directory))
+    lines = _header(job, directory.path, literal(directory.agent_log))
+    return agent_script(lines, job.scheduler_options, _NODE_MODULE, shlex.quote(str(directory.path)))
 
 
 def array_script(job: JobSpec, group: JobDir, size: int, limit: int | None) -> str:
     """The script of an array of such jobs: each task finds its directory by its number."""
-    output = _literal(group.tasks, f"/%a/{group.agent_log.relative_to(group.path)}")
-    array = f"--array=0-{size - 1}" + (f"%{limit}" if limit else "")
-    return _agent_script(
-        (*_header(job, group.path, output), array), f'{shlex.quote(str(group.tasks))}/"$SLURM_ARRAY_TASK_ID"'
-    )
+    output = literal(group.tasks, f"/%a/{group.agent_log.relative_to(group.path)}")
+    lines = {**_header(job, group.path, output), "array": f"0-{size - 1}" + (f"%{limit}" if limit else "")}
+    path = f'{shlex.quote(str(group.tasks))}/"$SLURM_ARRAY_TASK_ID"'
+    return agent_script(lines, job.scheduler_options, _NODE_MODULE, path)
 
 
-def _agent_script(header: Sequence[str], path: str) -> str:
-    return _script(header, f"exec {shlex.quote(PYTHON)} -m {_NODE_MODULE} {path}\n")
+def agent_script(lines: Mapping[str, object], theirs: Mapping[str, object], module: str, path: str) -> str:
+    """A script of our options, the user's own, and one command: a module of ours on a job's directory."""
+    return _compose(lines, theirs, f"exec {shlex.quote(PYTHON)} -m {module} {path}\n")
 
 
-def _script(header: Sequence[str], body: str) -> str:
-    lines = "".join(f"#SBATCH {argument}\n" for argument in header)
-    return f"#!/bin/bash\n{lines}\n{body}"
+def _compose(lines: Mapping[str, object], theirs: Mapping[str, object], body: str) -> str:
+    header = "".join(f"#SBATCH {line}\n" for line in options.arguments(lines) + options.arguments(theirs))
+    return f"#!/bin/bash\n{header}\n{body}"
 
 
 def _far_body(job: JobSpec, directory: JobDir) -> str:
@@ -66,24 +67,33 @@ def _far_body(job: JobSpec, directory: JobDir) -> str:
     )
 
 
-def _header(job: JobSpec, folder: Path, output: str) -> tuple[str, ...]:
-    resources = job.resources
-    lines: dict[str, object] = {
-        "job-name": _name(job),
-        "nodes": resources.node_count,
+def basics(job: JobSpec, folder: Path, output: str, suffix: str = "", nodes: int = 1) -> dict[str, object]:
+    """What every script begins with; ``output`` as ``literal`` gives it."""
+    return {
+        "job-name": f"{_name(job)}{suffix}",
+        "nodes": nodes,
         "ntasks-per-node": 1,
         "output": output,
         "open-mode": "append",
-        "chdir": _literal(folder),
-        "signal": f"B:{END_SIGNAL}@{math.ceil(job.grace_seconds + 30)}",
+        "chdir": literal(folder),
+    }
+
+
+def _far_header(job: JobSpec) -> dict[str, object]:
+    """Of a job whose directory is not there yet when it starts; Slurm does not requeue it."""
+    lines = _header(job, Path("/"), "/dev/null", before=far.ARRIVAL_SECONDS, behind=far.END_SECONDS)
+    lines.pop("requeue", None)
+    return {**lines, "no-requeue": True}
+
+
+def _header(job: JobSpec, folder: Path, output: str, before: float = 0, behind: float = 0) -> dict[str, object]:
+    """The options of a job; ``before`` its agent and ``behind`` its ranks it may take so many seconds more."""
+    resources = job.resources
+    lines: dict[str, object] = {
+        **basics(job, folder, output, nodes=resources.node_count),
+        "signal": f"B:{END_SIGNAL}@{math.ceil(job.grace_seconds + 30 + behind)}",
         "requeue" if job.max_retries else "no-requeue": True,
     }
-    spare = _MARGIN_SECONDS
-    if not job.shared_filesystem:
-        lines |= {"output": "/dev/null", "chdir": "/", "no-requeue": True}  # its directory is not there yet
-        lines["signal"] = f"B:{END_SIGNAL}@{math.ceil(job.grace_seconds + 30 + far.END_SECONDS)}"
-        lines.pop("requeue", None)
-        spare += far.ARRIVAL_SECONDS + far.END_SECONDS
     if resources.cpus_per_node is not None:
         lines["cpus-per-task"] = resources.cpus_per_node
     elif not resources.gpus_per_node:
@@ -92,13 +102,18 @@ def _header(job: JobSpec, folder: Path, output: str) -> tuple[str, ...]:
         kind = job.scheduler_options.get(options.GPU_TYPE)
         lines["gres"] = f"gpu:{kind}:{resources.gpus_per_node}" if kind else f"gpu:{resources.gpus_per_node}"
     if resources.memory_gb_per_node is not None:
-        lines["mem"] = f"{math.ceil(resources.memory_gb_per_node * 1024)}M"
+        lines["mem"] = memory(resources.memory_gb_per_node)
     if job.max_seconds:
-        seconds = job.max_seconds + job.grace_seconds + job.start_seconds + spare
+        seconds = job.max_seconds + job.grace_seconds + job.start_seconds + _MARGIN_SECONDS + before + behind
         lines["time"] = math.ceil(seconds / 60)
     if resources.low_priority:
         lines["nice"] = _NICE
-    return options.arguments(lines) + options.arguments(job.scheduler_options)
+    return lines
+
+
+def memory(gigabytes: float) -> str:
+    """As Slurm takes it."""
+    return f"{math.ceil(gigabytes * 1024)}M"
 
 
 def _name(job: JobSpec) -> str:
@@ -106,7 +121,7 @@ def _name(job: JobSpec) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in words)[:64] or "mlflow"
 
 
-def _literal(path: Path, pattern: str = "") -> str:
+def literal(path: Path, pattern: str = "") -> str:
     """A path for Slurm, which takes % for a pattern and a blank for an end; and such a pattern below it."""
     text = str(path)
     if any(letter in text for letter in '%\\"\n'):
