@@ -140,22 +140,22 @@ def test_an_environment_that_cannot_be_built_is_the_end_of_all(experiment: Exper
     runs = experiment.submit_array(ScriptRunConfig(folder, "train.py", environment=environment), numbers(2))
     assert settled(runs) == ["FAILED"] * 2
     assert len({run.tags["gpu_cluster.failure"] for run in runs}) == 1
-    with pytest.raises(GpuClusterError, match=r"2 of 2 runs failed: .*six"):
+    with pytest.raises(GpuClusterError, match=r"(?s)2 of 2 runs failed: .*six"):
         above(runs).wait_for_completion()
     assert [job(run).directory.job_id for run in runs] == [None, None]
 
 
-def test_an_input_that_is_not_there_fails_one_run(experiment: Experiment, folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "numbers.txt").write_text("1 2 3")
+def test_an_input_that_is_not_there_fails_one_run(experiment: Experiment, folder: Path, store: MlflowClient) -> None:
+    source = store.create_run("0").info.run_id
+    store.log_text(source, "1 2 3", "numbers.txt")
     (folder / "train.py").write_text("import sys\nprint(open(sys.argv[2]).read())\n")
-    given = [{"--data": f"file://{tmp_path}/{name}.txt"} for name in ("numbers", "absent", "numbers")]
+    given = [{"--data": f"runs:/{source}/{name}.txt"} for name in ("numbers", "absent", "numbers")]
     environment = Environment("as-it-is")
     environment.python.user_managed_dependencies = True
-    config = ScriptRunConfig(folder, "train.py", environment=environment)
-    runs = experiment.submit_array(config, given)
+    runs = experiment.submit_array(ScriptRunConfig(folder, "train.py", environment=environment), given)
     assert settled(runs) == ["FINISHED", "FAILED", "FINISHED"]
     assert [job(run).directory.rank_log(0).read_text() for run in (runs[0], runs[2])] == ["1 2 3\n"] * 2
-    assert runs[1].tags["gpu_cluster.failure"].startswith(f"cannot download the input file://{tmp_path}/absent.txt")
+    assert runs[1].tags["gpu_cluster.failure"].startswith(f"cannot download the input runs:/{source}/absent.txt")
     assert above(runs).get_detailed_status() == {"status": "Failed", "details": "1 of 3 runs failed"}
 
 
