@@ -10,10 +10,8 @@ and everybody who looks at a job, starts another one.
 from __future__ import annotations
 
 import os
-import queue
 import resource
 import sys
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,6 +25,7 @@ from mlflow_pytorch_estimator.relay.courier import Courier
 from mlflow_pytorch_estimator.schedulers.slurm import arrays, client, dependency, far, kinship, memory, queries, states
 from mlflow_pytorch_estimator.schedulers.slurm.attending import FarJobs
 from mlflow_pytorch_estimator.schedulers.slurm.queries import Said
+from mlflow_pytorch_estimator.schedulers.slurm.reports import Reports
 from mlflow_pytorch_estimator.status import Phase
 
 _SHORTEST_SECONDS, _LONGEST_SECONDS, _GROWTH = 1.0, 15.0, 1.5
@@ -36,8 +35,6 @@ _LINGER_SECONDS = 2.0
 _SETTLE_SECONDS = 5.0  # for the agent's last word to cross a network file system
 _AGENTS_SECONDS = 1.0  # for an agent that has MLflow loaded to begin with that
 _DELIVERY_SECONDS = 30.0  # for an agent that has said how it ended to upload what it has
-_PAUSE_SECONDS = 5.0
-_NICENESS = 10
 _TAKEN_OUT = Said("CANCELLED")
 NAME = "slurm"
 _STARTING = "starting"
@@ -285,46 +282,6 @@ def _never_began(directory: JobDir, said: Said) -> str:
     ended = failure.describe_exit(said.exit_code or 0)
     last = failure.tail(directory.agent_log).strip().rpartition("\n")[2][:500]
     return f"the agent {ended} without a word about the ranks" + (f": {last}" if last else "")
-
-
-class Reports:
-    """The thread that tells MLflow, which may be slow or away, while Slurm is watched."""
-
-    def __init__(self) -> None:
-        self._wanted: queue.Queue[tuple[JobDir, bool]] = queue.Queue()
-        self._waiting: set[tuple[Path, bool]] = set()
-        self._thread = threading.Thread(target=self._work, name="reports", daemon=True)
-
-    def sync(self, directory: JobDir) -> None:
-        """Show the current phase in the run; if it does not work, the next phase will."""
-        self._put(directory, last=False)
-
-    def deliver(self, directory: JobDir) -> None:
-        """See the outcome into the run, again and again until it is there."""
-        self._put(directory, last=True)
-
-    def _put(self, directory: JobDir, *, last: bool) -> None:
-        key = (directory.path, last)
-        if key in self._waiting:
-            return
-        self._waiting.add(key)
-        self._wanted.put((directory, last))
-        if self._thread.ident is None:
-            self._thread.start()
-
-    def _work(self) -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, os.nice(0) + _NICENESS))
-        from mlflow_pytorch_estimator.mirror import RunMirror
-
-        while True:
-            directory, last = self._wanted.get()
-            self._waiting.discard((directory.path, last))  # before: what changes meanwhile is wanted again
-            try:
-                mirror = RunMirror(directory)
-                mirror.deliver() if last else mirror.sync()
-            except Exception as error:  # noqa: BLE001 - the outer edge of the thread: a store may fail in any way
-                print(f"{time.strftime('%F %T')} MLflow: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-                time.sleep(_PAUSE_SECONDS)
 
 
 def _allow_many_files() -> None:
