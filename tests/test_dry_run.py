@@ -109,7 +109,7 @@ def test_a_job_of_this_machine(project: Project, store: MlflowClient, home: Path
     )
     assert command == f"{sys.executable} -m mlflow_pytorch_estimator.schedulers.local {home}/jobs/RUN_ID TICKET"
     assert nothing_is_left(store, home)
-    assert processes_with("schedulers.standby") == []
+    assert processes_with(f"GPU_CLUSTER_HOME={home}") == []
 
 
 def test_no_value_of_a_variable_is_shown(
