@@ -44,6 +44,14 @@ def serve(node: str) -> None:
         os.environ.update(told)
 
 
+def passed_on(environ: Mapping[str, str]) -> dict[str, str]:
+    """What ranks keep of an environment when a relay is their server."""
+    kept = {name: value for name, value in environ.items() if name not in _CREDENTIALS}
+    if kept.get("MLFLOW_REGISTRY_URI") == kept.get("MLFLOW_TRACKING_URI"):
+        kept.pop("MLFLOW_REGISTRY_URI", None)
+    return kept
+
+
 class Door:
     """Open from its creation until ``close``."""
 
@@ -58,9 +66,7 @@ class Door:
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """``environ`` for ranks, whose tracking server this is."""
-        told = {name: value for name, value in environ.items() if name not in _CREDENTIALS}
-        if told.get("MLFLOW_REGISTRY_URI") == told.get("MLFLOW_TRACKING_URI"):
-            told.pop("MLFLOW_REGISTRY_URI", None)
+        told = passed_on(environ)
         told["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{self._server.server_address[1]}"
         told["MLFLOW_TRACKING_TOKEN"] = self._token
         # A store that is away is waited for; a client that gives up would ask again and crash in the end.

@@ -120,6 +120,7 @@ class SlurmScheduler:
         """The batch script, and how ``sbatch`` would get it."""
         command = shlex.join(["sbatch", *_submission(job)])
         given = place.without_tasks(client.environment(environ))
+        given = door.passed_on(given) if job.relay else given
         given |= {ALLOCATION_VARIABLE: "", JOB_DIRECTORY_VARIABLE: str(directory.path)}
         text = f"{command} <<'END'\n{script.batch_script(job, directory)}END"
         gpus = job.resources.gpus_per_node or 0
