@@ -471,6 +471,7 @@ def test_a_store_that_nodes_cannot_reach(uri: str, words: str) -> None:
     [
         ({"container": Container("x")}, "images are not sent to the nodes: leave out the image"),
         ({"distribution": Distribution("torch", 1, min_nodes=1)}, "min_node_count needs a file system"),
+        ({"prepare_on": "node"}, "prepare_on: a node can only build for a file system that all share"),
         ({"resources": Resources(2), "max_retries": 1}, "max_retries on several nodes needs a file system"),
         ({"resources": Resources(2), "distribution": Distribution("torch", max_restarts=1)}, "max_restarts on several"),
         ({"inputs": {"A": "http://x/y"}, "storage_dir": "/data"}, "the inputs in /data are not sent"),
