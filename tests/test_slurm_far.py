@@ -26,6 +26,7 @@ from slurm_cluster import Slurm, cluster, missing, watchers
 from mlflow_pytorch_estimator.environments import cache
 from mlflow_pytorch_estimator.errors import ConfigError, ProjectError
 from mlflow_pytorch_estimator.jobdir import JobDir
+from mlflow_pytorch_estimator.relay import choosing
 from mlflow_pytorch_estimator.schedulers.slurm import broadcast, parcels, receiving
 from mlflow_pytorch_estimator.schedulers.slurm import far as far_module
 from mlflow_pytorch_estimator.schedulers.slurm.handover import Handover
@@ -486,6 +487,7 @@ def test_what_needs_a_shared_file_system(fields: dict[str, Any], words: str) -> 
 @pytest.mark.parametrize("uri", ["http://mlflow:5000", "https://me:secret@10.0.0.1", "databricks", "mysql://db/mlflow"])
 def test_a_store_that_nodes_can_reach(uri: str) -> None:
     broadcast.check(_job(tracking_uri=uri))
+    assert not choosing.only_from_here(uri)
 
 
 def _job(**fields: Any) -> JobSpec:

@@ -6,6 +6,7 @@ import math
 import shlex
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from mlflow_pytorch_estimator.errors import ConfigError
@@ -81,9 +82,8 @@ def basics(job: JobSpec, folder: Path, output: str, suffix: str = "", nodes: int
 
 def _far_header(job: JobSpec) -> dict[str, object]:
     """Of a job whose directory is not there yet when it starts; Slurm does not requeue it."""
-    lines = _header(job, Path("/"), "/dev/null", before=far.ARRIVAL_SECONDS, behind=far.END_SECONDS)
-    lines.pop("requeue", None)
-    return {**lines, "no-requeue": True}
+    once = replace(job, max_retries=0)
+    return _header(once, Path("/"), "/dev/null", before=far.ARRIVAL_SECONDS, behind=far.END_SECONDS)
 
 
 def _header(job: JobSpec, folder: Path, output: str, before: float = 0, behind: float = 0) -> dict[str, object]:
