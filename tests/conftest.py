@@ -24,6 +24,7 @@ from images import image, podman_settings, registry, small_root  # noqa: F401 - 
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from slurm_cluster import lab, slurm  # noqa: F401 - fixtures
+from told_at_once import pytest_configure  # noqa: F401 - a hook
 from tracking_server import serving
 
 from mlflow_pytorch_estimator import Experiment, Workspace
