@@ -7,9 +7,9 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -45,6 +45,8 @@ configure = AmlCompute.provisioning_configuration
 @dataclass(frozen=True)
 class Workspace:
     home: Path
+    scheduler: str = "local"
+    scheduler_options: Mapping[str, object] = field(default_factory=dict)
 
 
 @pytest.fixture

@@ -127,6 +127,29 @@ def test_a_created_target_with_more_nodes_than_there_are(
     target.delete()
 
 
+def test_in_a_workspace_of_slurm_clusters_are_partitions(store: MlflowClient, slurm: Slurm, tmp_path: Path) -> None:
+    Workspace(scheduler="slurm", scheduler_options={"partition": "cloud"}).write_config(tmp_path / "of slurm")
+    workspace = Workspace.from_config(tmp_path / "of slurm")
+    target = ComputeTarget.create(
+        workspace, "birds", AmlCompute.provisioning_configuration(cpus_per_node=1, max_nodes=2)
+    )
+    assert isinstance(target, SlurmCluster)
+    properties = target.serialize()["properties"]
+    assert (properties["properties"]["scheduler"], properties["isAttachedCompute"]) == ("slurm", False)
+    assert target.scale_settings.maximum_node_count == 2
+    other = AmlCompute.provisioning_configuration(
+        cpus_per_node=1, max_nodes=2, scheduler="slurm", scheduler_options={"partition": "debug"}
+    )
+    assert {node["nodeId"] for node in ComputeTarget.create(workspace, "other", other).list_nodes()} == {"n1", "n2"}
+    here = ComputeTarget.create(
+        workspace, "here", AmlCompute.provisioning_configuration(cpus_per_node=1, scheduler="local")
+    )
+    assert here.type == "AmlCompute"
+    default = workspace.get_default_compute_target()
+    assert (default.type, default.scale_settings.maximum_node_count) == ("SlurmCluster", 2)
+    assert workspace.get_default_compute_target().created_on == default.created_on
+
+
 @pytest.mark.parametrize(
     ("text", "state"),
     [

@@ -83,6 +83,9 @@ def test_an_old_file_of_the_original_means_mlflows_stores(
         ('{"tracking_url": "x"}', "did you mean 'tracking_uri'"),
         ('{"tracking_uri": 3}', "must be text"),
         ('{"workspace_name": "a/b"}', "cannot name a workspace"),
+        ('{"scheduler": "pbs"}', "scheduler is 'pbs'; there is local, slurm"),
+        ('{"scheduler": "slurm", "scheduler_options": "gpu"}', "must be an object such as"),
+        ('{"scheduler": "slurm", "scheduler_options": {"partition": ["a"]}}', "'partition' is \\['a'\\]"),
     ],
 )
 def test_a_file_that_cannot_be_right_is_refused(store: MlflowClient, tmp_path: Path, text: str, word: str) -> None:
@@ -98,10 +101,17 @@ def test_a_path_that_was_given_and_is_missing_raises(store: MlflowClient, tmp_pa
 
 
 def test_written_and_read_again(store: MlflowClient, tmp_path: Path) -> None:
-    first = Workspace(workspace_name="mine", tracking_uri=f"sqlite:///{tmp_path}/o.db", home=tmp_path / "h")
+    first = Workspace(
+        workspace_name="mine",
+        tracking_uri=f"sqlite:///{tmp_path}/o.db",
+        home=tmp_path / "h",
+        scheduler="slurm",
+        scheduler_options={"partition": "gpu"},
+    )
     first.write_config(tmp_path / "p")
     second = Workspace.from_config(tmp_path / "p")
     assert second.get_details() == first.get_details()
+    assert (second.scheduler, second.scheduler_options) == ("slurm", {"partition": "gpu"})
 
 
 def test_no_password_is_written(store: MlflowClient, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,8 @@ _logger = logging.getLogger(__name__)
 class Workspace:
     """Where experiments, models and compute targets are; by default MLflow's current stores and this machine.
 
-    ``subscription_id`` and ``resource_group`` are those of the original; they name nothing here.
+    ``subscription_id`` and ``resource_group`` are those of the original; they name nothing here. ``scheduler``
+    (``local`` or ``slurm``) and its options are where compute targets get their nodes that do not name another one.
     """
 
     def __init__(
@@ -39,11 +40,14 @@ class Workspace:
         tracking_uri: str | None = None,
         registry_uri: str | None = None,
         home: str | os.PathLike[str] | None = None,
+        scheduler: str | None = None,
+        scheduler_options: Mapping[str, Any] | None = None,
     ) -> None:
         foreign = {"subscription_id": subscription_id, "resource_group": resource_group}
         config = WorkspaceConfig.checked(
             {**foreign, "workspace_name": workspace_name, "tracking_uri": tracking_uri, "registry_uri": registry_uri}
-            | {"home": None if home is None else os.fspath(home)},
+            | {"home": None if home is None else os.fspath(home)}
+            | {"scheduler": scheduler, "scheduler_options": scheduler_options},
             Path.cwd(),
         )
         self._set(config)
@@ -52,6 +56,8 @@ class Workspace:
         self.name = config.name
         self.stores: Stores = config.stores
         self.home: Path = config.home or jobdir.home()
+        self.scheduler = config.scheduler
+        self.scheduler_options = dict(config.scheduler_options)
         self._foreign = dict(config.foreign)
 
     @classmethod
@@ -106,13 +112,22 @@ class Workspace:
         tracking_uri: str | None = None,
         registry_uri: str | None = None,
         home: str | os.PathLike[str] | None = None,
+        scheduler: str | None = None,
+        scheduler_options: Mapping[str, Any] | None = None,
         exist_ok: bool = False,
         subscription_id: str | None = None,
         resource_group: str | None = None,
     ) -> Workspace:
         """Give a name to a tracking store, a registry and a home, for ``get``; nothing else is created."""
         made = cls(
-            subscription_id, resource_group, name, tracking_uri=tracking_uri, registry_uri=registry_uri, home=home
+            subscription_id,
+            resource_group,
+            name,
+            tracking_uri=tracking_uri,
+            registry_uri=registry_uri,
+            home=home,
+            scheduler=scheduler,
+            scheduler_options=scheduler_options,
         )
         path = workspace_config.named(name)
         if path.exists() and not exist_ok:
@@ -160,6 +175,7 @@ class Workspace:
             "trackingUri": without_credentials(self.get_mlflow_tracking_uri()),
             "registryUri": without_credentials(self.stores.registry_uri),
             "home": str(self.home),
+            "scheduler": self.scheduler,
             "computeTargets": sorted(self.compute_targets),
         }
 
@@ -189,7 +205,10 @@ class Workspace:
         return {target.name: target for target in ComputeTarget.list(self)}
 
     def get_default_compute_target(self, type: str = "gpu") -> GpuCluster:  # noqa: A002 - the original's name
-        """The target ``gpu-cluster`` or ``cpu-cluster``; made as one node of this machine when there is none."""
+        """The target ``gpu-cluster`` or ``cpu-cluster``; made when there is none.
+
+        It is one node of this machine then, or all nodes that the workspace's Slurm gives by default.
+        """
         from mlflow_pytorch_estimator.estimator.compute.cluster import AmlCompute, ComputeTarget
         from mlflow_pytorch_estimator.schedulers.machine import capacity
 
@@ -201,6 +220,12 @@ class Workspace:
             known = clusters.find(name) is not None
         if known:
             return ComputeTarget(self, name)
+        if self.scheduler == "slurm":
+            from mlflow_pytorch_estimator.estimator.compute.slurm_cluster import SlurmCluster
+
+            return ComputeTarget.attach(
+                self, name, SlurmCluster.attach_configuration(scheduler_options=self.scheduler_options)
+            )
         here = capacity(os.environ)
         gpus = len(here.gpus) if kind == "gpu" else 0
         config = AmlCompute.provisioning_configuration(
@@ -221,4 +246,4 @@ class Workspace:
             yield
 
     def _config(self) -> WorkspaceConfig:
-        return WorkspaceConfig(self.name, self.stores, self.home, self._foreign)
+        return WorkspaceConfig(self.name, self.stores, self.home, self._foreign, self.scheduler, self.scheduler_options)

@@ -17,11 +17,13 @@ import mlflow
 from mlflow_pytorch_estimator import jobdir
 from mlflow_pytorch_estimator.estimator.exceptions import WorkspaceException
 from mlflow_pytorch_estimator.files import write_atomic
+from mlflow_pytorch_estimator.schedulers import SCHEDULERS
 from mlflow_pytorch_estimator.tracking import Stores, absolute, without_credentials
 
 _FOLDERS = (".azureml", "aml_config", ".")
 _FOREIGN = ("subscription_id", "resource_group")
-_OWN = ("workspace_name", "tracking_uri", "registry_uri", "home")
+_TELLING = ("workspace_name", "tracking_uri", "registry_uri", "home")  # files of other tools have a "scheduler", too
+_OWN = (*_TELLING, "scheduler", "scheduler_options")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,62}")
 _logger = logging.getLogger(__name__)
 
@@ -35,6 +37,8 @@ class WorkspaceConfig:
     home: Path | None
     foreign: Mapping[str, str] = field(default_factory=dict)
     """What an old file says beside that; it names nothing here."""
+    scheduler: str = "local"
+    scheduler_options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def checked(cls, data: Mapping[str, Any], folder: Path, where: str = "Workspace") -> WorkspaceConfig:
@@ -54,7 +58,12 @@ class WorkspaceConfig:
             raise WorkspaceException(f"{where}: {name!r} cannot name a workspace: use letters, digits, -, _ and .")
         foreign = {key: data[key] for key in _FOREIGN if data.get(key)}
         return cls(
-            name, Stores(tracking_uri, registry_uri), folder / Path(home).expanduser() if home else None, foreign
+            name,
+            Stores(tracking_uri, registry_uri),
+            folder / Path(home).expanduser() if home else None,
+            foreign,
+            data.get("scheduler") or "local",
+            data.get("scheduler_options") or {},
         )
 
 
@@ -105,6 +114,8 @@ def write(path: Path, config: WorkspaceConfig) -> None:
         "workspace_name": config.name,
         **clean,
         **({"home": str(config.home)} if config.home else {}),
+        **({"scheduler": config.scheduler} if config.scheduler != "local" else {}),
+        **({"scheduler_options": dict(config.scheduler_options)} if config.scheduler_options else {}),
     }
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -142,7 +153,7 @@ def _is_ours(file: Path) -> bool:
         data = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):
         return file.parent.name in _FOLDERS
-    return file.parent.name in _FOLDERS or (isinstance(data, dict) and bool({*_OWN, *_FOREIGN} & set(data)))
+    return file.parent.name in _FOLDERS or (isinstance(data, dict) and bool({*_TELLING, *_FOREIGN} & set(data)))
 
 
 def _check_keys(data: Mapping[str, Any], where: str) -> None:
@@ -151,8 +162,23 @@ def _check_keys(data: Mapping[str, Any], where: str) -> None:
             close = difflib.get_close_matches(str(key), _OWN, n=1, cutoff=0.5)
             hint = f"did you mean {close[0]!r}?" if close else f"valid keys are {', '.join(_OWN)}"
             raise WorkspaceException(f"{where}: unknown key {key!r}; {hint}")
-        if value is not None and (not isinstance(value, str) or "\0" in value):
+        if key == "scheduler_options":
+            _check_options(value, where)
+        elif value is not None and (not isinstance(value, str) or "\0" in value):
             raise WorkspaceException(f"{where}: {key} is {value!r}; it must be text")
+    scheduler = data.get("scheduler")
+    if scheduler and scheduler not in SCHEDULERS:
+        raise WorkspaceException(f"{where}: scheduler is {scheduler!r}; there is {', '.join(sorted(SCHEDULERS))}")
+
+
+def _check_options(options: object, where: str) -> None:
+    if options is not None and not isinstance(options, Mapping):
+        raise WorkspaceException(
+            f'{where}: scheduler_options is {options!r}; it must be an object such as {{"partition": "gpu"}}'
+        )
+    for name, value in (options or {}).items():
+        if not isinstance(name, str) or not isinstance(value, (str, int, float)):
+            raise WorkspaceException(f"{where}: scheduler_options: {name!r} is {value!r}; it must be text or a number")
 
 
 def _anchored(uri: str, folder: Path) -> str:

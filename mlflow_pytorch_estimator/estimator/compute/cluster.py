@@ -70,10 +70,13 @@ class GpuCluster(ComputeTarget):
         cpus_per_node: int | None = None,
         memory_gb_per_node: float | None = None,
         gpus_per_node: int | None = None,
-        scheduler: str = "local",
+        scheduler: str | None = None,
         scheduler_options: Mapping[str, Any] | None = None,
     ) -> ProvisioningConfiguration:
-        """Describe a cluster for ``ComputeTarget.create``: ``vm_size``, or explicit counts, which win over it."""
+        """Describe a cluster for ``ComputeTarget.create``: ``vm_size``, or explicit counts, which win over it.
+
+        ``scheduler`` and its options are the workspace's by default.
+        """
         given = {
             "admin_username": admin_username,
             "admin_user_password": admin_user_password,

@@ -42,17 +42,19 @@ class ProvisioningConfiguration:
     cpus_per_node: int | None
     memory_gb_per_node: float | None
     gpus_per_node: int
-    scheduler: str = "local"
+    scheduler: str | None = None
+    """None means the workspace's."""
     scheduler_options: Mapping[str, Any] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     description: str | None = None
 
-    def named(self, name: str) -> Cluster:
-        """The definition of a compute target of that name."""
+    def named(self, name: str, scheduler: str = "local", scheduler_options: Mapping[str, Any] | None = None) -> Cluster:
+        """The definition of a compute target of that name, on the workspace's scheduler unless it names its own."""
+        inherited = scheduler_options or {} if self.scheduler is None else {}
         return Cluster(
             name=check_name(name),
-            scheduler=self.scheduler,
-            scheduler_options=dict(self.scheduler_options),
+            scheduler=self.scheduler or scheduler,
+            scheduler_options={**inherited, **self.scheduler_options},
             vm_size=self.vm_size,
             cpus_per_node=self.cpus_per_node,
             memory_gb_per_node=self.memory_gb_per_node,
@@ -71,7 +73,7 @@ def configure(
     vm_priority: str | None,
     scale: tuple[int, int, int],
     counts: tuple[int | None, float | None, int | None],
-    scheduler: str,
+    scheduler: str | None,
     scheduler_options: Mapping[str, Any] | None,
     tags: Mapping[str, str] | None,
     description: str | None,
@@ -79,7 +81,7 @@ def configure(
     """Check and complete: ``scale`` is min nodes, max nodes, idle seconds; ``counts`` CPUs, GiB and GPUs of a node."""
     min_nodes, max_nodes, idle_seconds = check_scale(*scale)
     name, (cpus, memory_gb, gpus) = _check_size(vm_size, counts)
-    if not isinstance(scheduler, str) or scheduler not in SCHEDULERS:
+    if scheduler is not None and (not isinstance(scheduler, str) or scheduler not in SCHEDULERS):
         raise ComputeTargetException(f"scheduler is {scheduler!r}; there is {', '.join(sorted(SCHEDULERS))}")
     if description is not None and not isinstance(description, str):
         raise ComputeTargetException(f"description is {description!r}; it must be text")

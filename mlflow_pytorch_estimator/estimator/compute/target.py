@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import builtins
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from mlflow_pytorch_estimator import clusters, jobdir
 from mlflow_pytorch_estimator.clusters import Cluster
@@ -34,6 +34,14 @@ class HasHome(Protocol):
     @property
     def home(self) -> Path:
         """Where compute targets and job directories are kept."""
+
+    @property
+    def scheduler(self) -> str:
+        """Where the nodes of compute targets come from that name no scheduler."""
+
+    @property
+    def scheduler_options(self) -> Mapping[str, Any]:
+        """The options that go with it."""
 
 
 class ComputeTarget:
@@ -65,8 +73,8 @@ class ComputeTarget:
                 f"provisioning_configuration is {provisioning_configuration!r}; "
                 "make one with AmlCompute.provisioning_configuration(...)"
             )
-        wanted = provisioning_configuration.named(name)
         with at_home(workspace):
+            wanted = provisioning_configuration.named(name, workspace.scheduler, workspace.scheduler_options)
             notices = load_scheduler(wanted.scheduler).check_cluster(wanted)
             stored = clusters.create(wanted)
         differing = configuration.differences(stored, wanted)
