@@ -1,5 +1,5 @@
-"""``python -m mlflow_pytorch_estimator``."""
+"""``python -m mlflow_pytorch_estimator``: ``gpu-cluster`` where its own name is not on the PATH."""
 
 from mlflow_pytorch_estimator.cli import main
 
-main(prog_name="python -m mlflow_pytorch_estimator")
+main(prog_name="gpu-cluster")

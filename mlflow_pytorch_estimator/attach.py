@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +68,24 @@ class SilentTerminal(Terminal):
         """Nothing."""
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Which ranks and which lines of their output somebody wants to see."""
+
+    ranks: frozenset[int] | None = None
+    pattern: re.Pattern[bytes] | None = None
+
+    def of(self, logs: Iterable[Path]) -> list[Path]:
+        """Those of the logs that are wanted."""
+        return [log for log in logs if self.ranks is None or int(log.stem.split("_")[1]) in self.ranks]
+
+    def lines(self, data: bytes) -> bytes:
+        """Those of whole lines that are wanted."""
+        if self.pattern is None:
+            return data
+        return b"".join(line for line in data.splitlines(keepends=True) if self.pattern.search(line))
+
+
 class LogTail:
     """What has been added to a log since the last look, in whole lines."""
 
@@ -109,8 +130,11 @@ def tail_of(directory: JobDir, log: Path) -> LogTail:
 class Follower:
     """Prints what a job does until it has ended and its run says so."""
 
-    def __init__(self, directory: JobDir, terminal: Terminal, stores: Stores | None = None) -> None:
+    def __init__(
+        self, directory: JobDir, terminal: Terminal, stores: Stores | None = None, choice: Choice | None = None
+    ) -> None:
         self._directory = directory
+        self._choice = choice or Choice()
         self._stores = stores
         self._terminal = terminal
         self._printed = 0
@@ -151,12 +175,12 @@ class Follower:
 
     def _print_output(self, *, last: bool) -> bool:
         busy = False
-        for log in self._directory.rank_logs():
+        for log in self._choice.of(self._directory.rank_logs()):
             if log not in self._tails:
                 self._tails[log] = tail_of(self._directory, log)
             data = self._tails[log].read(last=last)
             if data:
-                self._terminal.output(data)
+                self._terminal.output(self._choice.lines(data))
                 busy = True
         return busy
 

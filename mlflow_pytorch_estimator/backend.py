@@ -16,7 +16,7 @@ from mlflow.projects.backend.abstract_backend import AbstractBackend
 from mlflow_pytorch_estimator import submission
 from mlflow_pytorch_estimator.attach import Terminal
 from mlflow_pytorch_estimator.border import as_execution_exception
-from mlflow_pytorch_estimator.config import SYNCHRONOUS, BackendConfig, read_config
+from mlflow_pytorch_estimator.config import SYNCHRONOUS, read_config
 from mlflow_pytorch_estimator.dryrun.plan import Plan
 from mlflow_pytorch_estimator.errors import DryRunError
 from mlflow_pytorch_estimator.project_source import ProjectSource
@@ -53,7 +53,7 @@ class GpuClusterBackend(AbstractBackend):
             if config.dry_run:
                 _show(submission.plan(request), attached=command_line is not None)
             submitted = submission.submit(request)
-            _announce(submitted, config, attached=command_line is not None)
+            announce(submitted, detach=config.detach, attached=command_line is not None)
             synchronous = bool(options.get(SYNCHRONOUS))
             if synchronous and not config.detach:
                 return submitted.raising()
@@ -71,12 +71,13 @@ def _show(plan: Plan, *, attached: bool) -> NoReturn:
     raise DryRunError("dry run: nothing was submitted; this error's `plan` is what would have been", plan)
 
 
-def _announce(submitted: GpuClusterSubmittedRun, config: BackendConfig, *, attached: bool) -> None:
+def announce(submitted: GpuClusterSubmittedRun, *, detach: bool, attached: bool) -> None:
+    """Say which run it is and how to go on."""
     terminal = Terminal()
     terminal.say(f"run {submitted.run_id}" + (f": {submitted.url}" if submitted.url else ""))
     for notice in submitted.directory.job.notices:
         terminal.say(f"note: {notice}")
-    if config.detach:
+    if detach:
         terminal.say("detached; the job goes on by itself")
         terminal.commands(submitted.run_id)
     elif attached:

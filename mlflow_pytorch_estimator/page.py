@@ -131,9 +131,7 @@ def _follow(job: JobSpec, phase: Phase) -> str:
 
 def follow_commands(run_id: str) -> str:
     """The two commands for a job that runs on its own."""
-    return (
-        f"python -m mlflow_pytorch_estimator logs --follow {run_id}\npython -m mlflow_pytorch_estimator cancel {run_id}"
-    )
+    return f"gpu-cluster logs --follow {run_id}\ngpu-cluster cancel {run_id}"
 
 
 def folded(text: str) -> str:

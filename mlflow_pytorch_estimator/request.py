@@ -80,7 +80,7 @@ def _with_horovod(description: Description, request: Request, place: placement.P
         raise EnvironmentSpecError(
             f"the interpreter that submits has no Horovod ({sys.executable}): leave out --env-manager local or "
             "user_managed, so that the job gets an environment with it, or run "
-            f"`python -m {__package__} horovod build --python {sys.executable} --install`"
+            f"`gpu-cluster horovod build --python {sys.executable} --install`"
         )
     return description
 

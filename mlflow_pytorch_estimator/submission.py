@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -83,29 +83,36 @@ def plan(request: Request) -> Plan:
     try:
         prepared = prepare(request, directory)
         scheduler.check(prepared.job)
-        return make_plan(prepared.job, scheduler, environment(request, prepared))
+        return make_plan(prepared.job, scheduler, environment(request.stores, prepared))
     finally:
         directory.remove()
         lock.close()
 
 
 def _submit(request: Request, scheduler: Scheduler) -> GpuClusterSubmittedRun:
+    return create(partial(prepare, request), request.stores, request.run_name, scheduler)
+
+
+def create(
+    prepared_in: Callable[[JobDir], Prepared], stores: Stores, run_name: str | None, scheduler: Scheduler
+) -> GpuClusterSubmittedRun:
+    """Prepare a job in a new directory, make its run and hand it over."""
     tidy()
     directory, lock = stage()
     try:
-        prepared = prepare(request, directory)
+        prepared = prepared_in(directory)
         scheduler.check(prepared.job)
         directory.write_job(prepared.job)  # from here on a killed submitter leaves a trace that leads to its run
-        run = tracking.create_run(request.stores, request.experiment_id, request.run_name, prepared.tags)
+        run = tracking.create_run(stores, prepared.job.experiment_id, run_name, prepared.tags)
     except BaseException:
         directory.remove()
         lock.close()
         raise
     directory = directory.settle(run.info.run_id)
     job = keeping(replace(prepared.job, run_id=run.info.run_id, experiment_id=run.info.experiment_id), directory)
-    _start(job, request.stores, scheduler, directory, lock, environment(request, prepared))
-    url = tracking.run_url(run, request.stores.tracking_uri)
-    return GpuClusterSubmittedRun(run.info.run_id, directory, url, stores=request.stores)
+    _start(job, stores, scheduler, directory, lock, environment(stores, prepared))
+    url = tracking.run_url(run, stores.tracking_uri)
+    return GpuClusterSubmittedRun(run.info.run_id, directory, url, stores=stores)
 
 
 def refuse_ranks() -> None:
@@ -121,11 +128,11 @@ def tidy() -> None:
         snapshots.prune(jobdir.home() / "snapshots", jobdir.snapshots_in_use())
 
 
-def environment(request: Request, prepared: Prepared) -> dict[str, str]:
+def environment(stores: Stores, prepared: Prepared) -> dict[str, str]:
     """What the job's processes start with, secrets included."""
     return {
         **os.environ,
-        **request.stores.environment(),
+        **stores.environment(),
         jobdir.HOME_VARIABLE: str(jobdir.home()),
         **jobenv.carried(prepared.variables),
     }
@@ -164,6 +171,7 @@ def prepare(request: Request, directory: JobDir) -> Prepared:
         **({MLFLOW_DOCKER_IMAGE_URI: job.container.image} if job.container else {}),
         **request.tags,
         **tags.of_job(job),
+        **tags.here(),
         tags.STATUS: phase.value,
         tags.SUBMISSION: directory.path.name,
     }

@@ -10,7 +10,7 @@ from mlflow.projects.submitted_run import SubmittedRun
 
 from mlflow_pytorch_estimator import locks
 from mlflow_pytorch_estimator.arrays import group
-from mlflow_pytorch_estimator.attach import Follower, Terminal
+from mlflow_pytorch_estimator.attach import Choice, Follower, Terminal
 from mlflow_pytorch_estimator.border import as_execution_exception
 from mlflow_pytorch_estimator.errors import DetachedError, RunFailedError, UnknownRunError
 from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
@@ -67,7 +67,7 @@ class GpuClusterSubmittedRun(SubmittedRun):
         with as_execution_exception():
             outcome = self.follow(Terminal())
             if outcome.phase is not Phase.COMPLETED and self._raises:
-                raise RunFailedError(self._verdict(outcome), self._run_id)
+                raise RunFailedError(self.verdict(outcome), self._run_id)
         return outcome.phase is Phase.COMPLETED
 
     def get_status(self) -> str:
@@ -105,14 +105,15 @@ class GpuClusterSubmittedRun(SubmittedRun):
             time.sleep(0.05)
         return True
 
-    def _verdict(self, outcome: Outcome) -> str:
+    def verdict(self, outcome: Outcome) -> str:
+        """How the run ended and why, in one line, with the log to look into."""
         text = f"run {self._run_id} ended {outcome.phase}: {outcome.reason}"
         log = self.directory.rank_log((outcome.failure or {}).get("rank", 0))
         return f"{text}; log: {log}" if log.exists() else text
 
-    def follow(self, terminal: Terminal) -> Outcome:
+    def follow(self, terminal: Terminal, choice: Choice | None = None) -> Outcome:
         """Show the job on a terminal until it has ended; how it ended. Raises DetachedError after Ctrl-C."""
-        follower = Follower(self.directory, terminal, self.stores)
+        follower = Follower(self.directory, terminal, self.stores, choice)
         try:
             return follower.follow()
         except BrokenPipeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +20,10 @@ WAITING = "gpu_cluster.waiting"
 """Why the job is not running yet; taken away when it is."""
 NOTICE = "gpu_cluster.notice"
 SUBMISSION = "gpu_cluster.submission"
+HOME = "gpu_cluster.home"
+"""Machine and folder from which it was submitted: the only place that knows whether its job lives."""
+RETRY_OF = "gpu_cluster.retry_of"
+"""Id of the run whose job runs again in this one."""
 EXIT_CODE = "gpu_cluster.exit_code"
 FAILURE = "gpu_cluster.failure"
 UNDELIVERED = "gpu_cluster.undelivered"
@@ -41,6 +46,13 @@ def of_job(job: JobSpec) -> dict[str, str]:
     if job.notices:
         result[NOTICE] = "; ".join(job.notices)
     return result
+
+
+def here() -> dict[str, str]:
+    """Tags that say where a job was submitted."""
+    from mlflow_pytorch_estimator import jobdir
+
+    return {HOME: f"{socket.gethostname()}:{jobdir.home()}"}
 
 
 def of_outcome(outcome: Outcome, problems: list[str]) -> dict[str, str]:

@@ -221,4 +221,4 @@ def test_bytes_go_to_standard_output_and_our_words_to_standard_error(capfdbinary
     assert captured.out == b"\xff\x00\n"
     lines = captured.err.decode().splitlines()
     assert lines[:2] == ["gpu-cluster: Running    hello", "gpu-cluster:"]
-    assert lines[2] == "    python -m mlflow_pytorch_estimator logs --follow r1"
+    assert lines[2] == "    gpu-cluster logs --follow r1"

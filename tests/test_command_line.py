@@ -62,8 +62,8 @@ def test_detached_returns_at_once_and_says_how_to_go_on(store: MlflowClient, pro
     run = only_run(store)
     assert done.returncode == 0
     assert "up" not in done.stdout
-    assert f"python -m mlflow_pytorch_estimator logs --follow {run.info.run_id}" in done.stderr
-    assert f"python -m mlflow_pytorch_estimator cancel {run.info.run_id}" in done.stderr
+    assert f"gpu-cluster logs --follow {run.info.run_id}" in done.stderr
+    assert f"gpu-cluster cancel {run.info.run_id}" in done.stderr
     assert store.get_run(run.info.run_id).info.status in {"SCHEDULED", "RUNNING"}
     followed = companion("logs", "--follow", run.info.run_id)
     assert (followed.returncode, followed.stdout) == (0, "up\ndown\n")

@@ -186,7 +186,7 @@ def spec(*requirements: str) -> EnvironmentSpec:
 
 def envs(*arguments: str) -> Result:
     """Run the command in this process."""
-    return CliRunner().invoke(main, ["envs", *arguments], prog_name="python -m mlflow_pytorch_estimator")
+    return CliRunner().invoke(main, ["envs", *arguments], prog_name="gpu-cluster")
 
 
 def begin(process: subprocess.Popen[str]) -> None:

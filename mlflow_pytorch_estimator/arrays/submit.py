@@ -95,7 +95,7 @@ class _Submission:
             raise
         try:
             urls = self._create_runs(prepared)
-            self._start(submission.environment(self._requests[0], prepared[1]))
+            self._start(submission.environment(self._requests[0].stores, prepared[1]))
         except BaseException as error:
             self._fail(str(error) or type(error).__name__)
             raise

@@ -33,7 +33,7 @@ def _quantity(parse: Callable[[str], float]) -> Callable[[click.Context, click.P
     return convert
 
 
-@click.group()
+@click.group(short_help="Environments that jobs have left to the next ones.")
 def commands() -> None:
     """Environments of jobs, in $GPU_CLUSTER_ENVIRONMENTS or at home."""
 

@@ -49,10 +49,7 @@ def remove(folder: Path, *, unless: Callable[[], str] = _nothing) -> Usage:
 def in_use(users: list[str] | tuple[str, ...]) -> str:
     """Say which runs have an environment, and what can be done."""
     others = f" and {len(users) - 1} more" if len(users) > 1 else ""
-    return (
-        f"is in use by run {users[0]}{others}: "
-        f"see `python -m mlflow_pytorch_estimator status {users[0]}`, and cancel it or wait"
-    )
+    return f"is in use by run {users[0]}{others}: see `gpu-cluster status {users[0]}`, and cancel it or wait"
 
 
 @contextlib.contextmanager

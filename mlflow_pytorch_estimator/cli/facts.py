@@ -1,0 +1,170 @@
+"""What is known of a run: from its job directory if that is here, else from the store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mlflow_pytorch_estimator import journal, tags
+from mlflow_pytorch_estimator.cli import finding
+from mlflow_pytorch_estimator.errors import UnknownRunError, one_line
+from mlflow_pytorch_estimator.jobdir import JobDir
+from mlflow_pytorch_estimator.page import waiting_reason
+from mlflow_pytorch_estimator.reconcile import reconcile
+from mlflow_pytorch_estimator.status import Phase
+
+if TYPE_CHECKING:
+    from mlflow_pytorch_estimator.attach import Choice
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One run. Times are Unix seconds."""
+
+    run_id: str
+    name: str
+    phase: str
+    reason: str
+    """Why it failed or waits; "" for neither."""
+    where: str
+    """Compute target or scheduler, nodes and ranks."""
+    submitted: float | None
+    started: float | None
+    """When the ranks began."""
+    ended_at: float | None
+    metric: str = ""
+    directory: JobDir | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will change any more."""
+        return Phase(self.phase).terminal
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the ranks began, or since it was submitted while they have not; until the end."""
+        begin = self.started or self.submitted
+        return max(0.0, (self.ended_at or time.time()) - begin) if begin else 0.0
+
+    def summary(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "run_id": self.run_id,
+            "name": self.name,
+            "status": self.phase,
+            "reason": self.reason,
+            "compute": self.where,
+            "submitted": self.submitted,
+            "started": self.started,
+            "ended": self.ended_at,
+            "elapsed_seconds": round(self.elapsed, 3),
+            "last_metric": self.metric,
+            "job_directory": str(self.directory.path) if self.directory else None,
+        }
+
+
+def of(wanted: str) -> Facts:
+    """The facts of a run by what a person types; raises UnknownRunError."""
+    found = finding.local(wanted)
+    return of_directory(found) if found is not None else of_entity(_entity(finding.run_id(wanted)))
+
+
+def of_directory(directory: JobDir, entity: Any = None) -> Facts:
+    """Of a job that was submitted from here; ``entity`` is its run, for what only the store knows."""
+    phase = reconcile(directory)
+    job, events, outcome = directory.job, directory.events(), directory.outcome
+    running = [event.time for event in events if event.phase is Phase.RUNNING]
+    reason = outcome.reason if outcome and outcome.phase is not Phase.COMPLETED else waiting_reason(phase, events)
+    return Facts(
+        run_id=directory.path.name,
+        name=_name(entity) or f"{job.project}, {job.entry_point}",
+        phase=str(phase),
+        reason=reason,
+        where=_where(tags.of_job(job), job.resources.node_count, job.distribution.processes_per_node),
+        submitted=events[0].time if events else None,
+        started=running[0] if running else None,
+        ended_at=outcome.time if outcome and phase.terminal else None,
+        metric=_metric(entity),
+        directory=directory,
+    )
+
+
+def of_entity(entity: Any) -> Facts:
+    """Of a run as the store has it."""
+    from mlflow_pytorch_estimator.estimator.runs import details
+
+    found, info = entity.data.tags, entity.info
+    phase = details.phase(entity, None)
+    failed = found.get(tags.FAILURE, "") if phase.terminal else found.get(tags.WAITING, "")
+    return Facts(
+        run_id=info.run_id,
+        name=_name(entity),
+        phase=str(phase),
+        reason=failed,
+        where=_where(found, 1, 1),
+        submitted=info.start_time / 1000 if info.start_time else None,
+        started=None,
+        ended_at=info.end_time / 1000 if info.end_time else None,
+        metric=_metric(entity),
+    )
+
+
+def timeline(directory: JobDir) -> list[dict[str, object]]:
+    """The phases of a job with their times; the last one lasts until now, or until all of it was stored."""
+    end = directory.delivered.stat().st_mtime if directory.delivered.exists() else time.time()
+    return journal.timeline(directory.events(), end)
+
+
+def stored_logs(run_id: str, choice: Choice) -> Iterator[bytes]:
+    """The logs of ranks among the artifacts of a run, each whole; raises UnknownRunError."""
+    from pathlib import Path
+
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient()
+    try:
+        _entity(run_id)
+        names = [item.path for item in client.list_artifacts(run_id, "logs") if not item.is_dir]
+        chosen = choice.of([Path(name) for name in names if Path(name).name.startswith("rank_")])
+        for log in sorted(chosen, key=lambda path: int(path.stem.split("_")[1])):
+            data = Path(client.download_artifacts(run_id, str(log))).read_bytes()
+            prefix = f"[{log.stem.replace('_', ' ')}] ".encode() if len(chosen) > 1 else b""
+            yield b"".join(prefix + line for line in data.splitlines(keepends=True))
+    except MlflowException as error:
+        raise UnknownRunError(f"cannot read the logs of run {run_id}: {one_line(error)}") from error
+
+
+def _entity(run_id: str) -> Any:
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    try:
+        return MlflowClient().get_run(run_id)
+    except MlflowException as error:
+        raise UnknownRunError(
+            f"no job of run {run_id} on this machine, and the tracking store does not have it: {one_line(error)}"
+        ) from error
+
+
+def _where(found: Mapping[str, str], nodes: int, ranks: int) -> str:
+    place = found.get(tags.COMPUTE) or found.get(tags.SCHEDULER, "")
+    said = found.get(tags.DISTRIBUTION, "").rpartition(", ")[2].replace(" ", "")
+    shape = said or (f"{nodes}x{ranks}" if nodes * ranks > 1 else "")
+    return f"{place} {shape}".strip()
+
+
+def _name(entity: Any) -> str:
+    return str(entity.info.run_name or "") if entity is not None else ""
+
+
+def _metric(entity: Any) -> str:
+    if entity is None:
+        return ""
+    own = [item for item in entity.data._metric_objs if not item.key.startswith("system/")]
+    if not own:
+        return ""
+    last = max(own, key=lambda item: (item.timestamp, item.step))
+    return f"{last.key}={last.value:.4g}"

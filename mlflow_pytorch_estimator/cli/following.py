@@ -1,0 +1,141 @@
+"""``status``, ``logs``, ``attach`` and ``wait``."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlflow_pytorch_estimator.cli import exits, finding, output
+
+if TYPE_CHECKING:
+    from mlflow_pytorch_estimator.jobdir import JobDir
+
+_POLL_SECONDS = 0.2
+
+
+@click.command(short_help="Print the phase of a run, and the reason if it failed.")
+@click.argument("run")
+@output.json_option
+def status(run: str, *, as_json: bool) -> None:
+    """Print the phase of a run, and the reason if it failed or waits.
+
+    \b
+    gpu-cluster status last
+    """
+    from mlflow_pytorch_estimator.cli import facts
+
+    found = facts.of(run)
+    if as_json:
+        output.print_json(found.summary())
+        return
+    click.echo(f"{output.coloured(found.phase)}: {found.reason}" if found.reason else output.coloured(found.phase))
+
+
+@click.command(short_help="Print what the ranks of a run write.")
+@click.argument("run")
+@click.option("--follow", "-f", is_flag=True, help="Go on until the job has ended; the exit status says how.")
+@click.option(
+    "--rank",
+    "-r",
+    "ranks",
+    metavar="N",
+    type=click.IntRange(0),
+    multiple=True,
+    help="Only this rank; several are possible.",
+)
+@click.option("--grep", metavar="REGEX", help="Only lines in which this is found.")
+def logs(run: str, *, follow: bool, ranks: tuple[int, ...], grep: str | None) -> None:
+    """Print what the ranks of a run write.
+
+    \b
+    gpu-cluster logs -f last
+    gpu-cluster logs 3fa2 --rank 3 --grep 'loss|Error'
+
+    With --follow, phases go to standard error. Logs of a run of another machine are read from its artifacts.
+    """
+    from mlflow_pytorch_estimator.attach import Choice
+
+    choice = Choice(frozenset(ranks) or None, _pattern(grep))
+    if follow:
+        sys.exit(_follow(finding.directory(run), choice))
+    found = finding.local(run)
+    if found is None or not found.rank_logs():
+        _print_stored(finding.run_id(run), choice)
+        return
+    from mlflow_pytorch_estimator.attach import Terminal, tail_of
+
+    for log in choice.of(found.rank_logs()):
+        tail = tail_of(found, log)
+        while data := tail.read(last=True):
+            Terminal().output(choice.lines(data))
+
+
+@click.command(short_help="Follow a run as if it had just been started here.")
+@click.argument("run")
+def attach(run: str) -> None:
+    """Follow a run as if it had just been started here: Ctrl-C lets go, twice cancels.
+
+    \b
+    gpu-cluster attach 3fa2
+    """
+    from mlflow_pytorch_estimator.attach import Choice
+
+    sys.exit(_follow(finding.directory(run), Choice()))
+
+
+@click.command(short_help="Wait for runs without printing their output.")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.option("--timeout", metavar="SECONDS", type=click.FloatRange(0), help="Give up after so long; exit status 5.")
+@output.json_option
+def wait(runs: tuple[str, ...], *, timeout: float | None, as_json: bool) -> None:
+    """Wait for runs without printing their output; the exit status is that of the worst.
+
+    \b
+    gpu-cluster wait 3fa2 9b41 --timeout 3600 && gpu-cluster runs
+    """
+    from mlflow_pytorch_estimator.cli import facts
+
+    deadline = None if timeout is None else time.monotonic() + timeout
+    ended: list[dict[str, Any]] = []
+    worst = exits.COMPLETED
+    for name in dict.fromkeys(runs):
+        found = facts.of(name)
+        while not found.ended and (deadline is None or time.monotonic() < deadline):
+            time.sleep(_POLL_SECONDS if found.directory else 2.0)
+            found = facts.of(name)
+        worst = max(worst, exits.of_phase(found.phase) if found.ended else exits.UNFINISHED)
+        ended.append(found.summary())
+        if not as_json:
+            click.echo(
+                f"{found.run_id}  {output.coloured(found.phase)}" + (f": {found.reason}" if found.reason else "")
+            )
+    if as_json:
+        output.print_json(ended)
+    sys.exit(worst)
+
+
+def _follow(directory: JobDir, choice: Any) -> int:
+    from mlflow_pytorch_estimator.attach import Terminal
+    from mlflow_pytorch_estimator.cli.launching import follow
+    from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
+
+    return follow(GpuClusterSubmittedRun(directory.path.name, directory), Terminal(), choice)
+
+
+def _pattern(grep: str | None) -> re.Pattern[bytes] | None:
+    try:
+        return re.compile(grep.encode()) if grep else None
+    except re.error as error:
+        raise click.BadParameter(f"{grep!r} is no regular expression: {error}", param_hint="--grep") from None
+
+
+def _print_stored(run_id: str, choice: Any) -> None:
+    from mlflow_pytorch_estimator.attach import Terminal
+    from mlflow_pytorch_estimator.cli import facts
+
+    for data in facts.stored_logs(run_id, choice):
+        Terminal().output(choice.lines(data))

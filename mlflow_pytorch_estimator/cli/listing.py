@@ -1,0 +1,85 @@
+"""``runs``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from mlflow_pytorch_estimator.cli import output
+
+if TYPE_CHECKING:
+    from mlflow_pytorch_estimator.cli.facts import Facts
+
+_TITLES = ("RUN", "STATE", "ELAPSED", "COMPUTE", "METRIC", "NAME", "REASON")
+_STATES = ("Preparing", "Queued", "Scaling", "Running", "Finalizing", "Completed", "Failed", "Canceled")
+_CLEAR = "\033[H\033[J"
+
+
+@click.command(short_help="List runs: state, why they wait, where, how long, last metric.")
+@click.option("--experiment", metavar="NAME", help="Only those of this experiment.")
+@click.option(
+    "--state",
+    "states",
+    type=click.Choice(_STATES, case_sensitive=False),
+    multiple=True,
+    help="Only these; several are possible.",
+)
+@click.option("--limit", "-n", type=click.IntRange(1), default=50, show_default=True, help="So many, the newest ones.")
+@click.option("--watch", "-w", is_flag=True, help="Print again every two seconds, until Ctrl-C.")
+@click.option("--repair", is_flag=True, help="End runs that were left RUNNING or SCHEDULED and whose job is nowhere.")
+@output.json_option
+def runs(  # noqa: PLR0913 - the options of a command
+    *, experiment: str | None, states: tuple[str, ...], limit: int, watch: bool, repair: bool, as_json: bool
+) -> None:
+    """List the runs of this backend in the tracking store, newest first.
+
+    \b
+    gpu-cluster runs --state Running --state Queued
+    gpu-cluster runs --experiment birds --watch
+
+    Whatever it sees whose job has died without a word is ended with the reason.
+    """
+    from mlflow_pytorch_estimator.cli import jobs
+
+    if watch and as_json:
+        raise click.UsageError("--watch prints for people: leave out --json")
+    if repair:
+        from mlflow_pytorch_estimator.cli import repairing
+
+        repairing.repair(experiment)
+    while True:
+        found = [item for item in jobs.stored(experiment, limit) if not states or item.phase in states]
+        if as_json:
+            output.print_json([item.summary() for item in found])
+        else:
+            _print(found, clear=watch)
+        if not watch:
+            return
+        time.sleep(2)
+
+
+def _print(found: list[Facts], *, clear: bool) -> None:
+    width = None
+    if sys.stdout.isatty():
+        import shutil
+
+        width = shutil.get_terminal_size().columns
+    lines = output.table(_TITLES, [_row(item) for item in found], width) if found else ["no runs"]
+    click.echo((_CLEAR if clear and width else "") + "\n".join(lines))
+
+
+def _row(item: Facts) -> tuple[str, ...]:
+    from mlflow_pytorch_estimator.attach import duration
+
+    return (
+        item.run_id[:8],
+        output.coloured(item.phase),
+        duration(item.elapsed),
+        item.where,
+        item.metric,
+        item.name,
+        item.reason.replace("\n", " "),
+    )

@@ -1,0 +1,305 @@
+"""`gpu-cluster`: what it prints, its exit statuses, and what becomes of runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import mlflow
+import pytest
+from click.testing import CliRunner, Result
+from conftest import copy_store, wait_until
+from mlflow.tracking import MlflowClient
+
+from mlflow_pytorch_estimator import tags
+from mlflow_pytorch_estimator.cli import SECTIONS, _Commands, exits, main
+from mlflow_pytorch_estimator.jobdir import JobDir
+
+COMMANDS = [name for section in SECTIONS.values() for name in section]
+
+
+def gpu_cluster(*arguments: str, **options: object) -> Result:
+    return CliRunner().invoke(main, arguments, prog_name="gpu-cluster", **options)  # type: ignore[arg-type]
+
+
+def answer(*arguments: str) -> object:
+    result = gpu_cluster(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Path]:
+    """A home and a store with one run that has completed, and a later one that has failed."""
+    folder = tmp_path_factory.mktemp("cli")
+    copy_store(empty_store, folder / "mlflow.db", str(folder / "mlruns/0"))
+    before = mlflow.get_tracking_uri()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GPU_CLUSTER_HOME", str(folder / "home"))
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
+        patch.chdir(folder)
+        mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+        source = folder / "src"
+        source.mkdir()
+        (source / "good.py").write_text("import sys\nprint('hello', *sys.argv[1:])\n")
+        (source / "bad.py").write_text("print('before')\nraise ValueError('no luck')\n")
+        (source / "slow.py").write_text("import time\nprint('up', flush=True)\ntime.sleep(600)\n")
+        shutil.copy(source / "good.py", source / "-odd.py")
+        patch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
+        good = gpu_cluster("submit", "--env-manager", "local", "src/good.py", "--lr", "0.1", "--", "x y")
+        assert good.exit_code == exits.COMPLETED, good.output
+        assert "hello --lr 0.1 -- x y" in good.output
+        bad = gpu_cluster("submit", "--env-manager", "local", "--experiment", "birds", "--name", "bad", "src/bad.py")
+        assert bad.exit_code == exits.FAILED
+        assert "ended Failed: rank 0 exited with status 1 (ValueError: no luck); log: " in bad.output
+        yield folder
+    mlflow.set_tracking_uri(before)
+
+
+def ids() -> list[str]:
+    found = answer("runs")
+    assert isinstance(found, list)
+    return [item["run_id"] for item in found]
+
+
+def test_the_help_is_there_in_no_time_and_imports_nothing_large() -> None:
+    code = "import sys; from mlflow_pytorch_estimator.cli import main; main(['--help'], standalone_mode=False); "
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}sys.exit('mlflow' in sys.modules)"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_says_what_the_list_says_of_it_and_how_it_is_used(name: str) -> None:
+    assert isinstance(main, _Commands)
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
+    said = next(text for section in SECTIONS.values() for key, (_, text) in section.items() if key == name)
+    assert command.get_short_help_str(limit=200).rstrip(".") == said.rstrip(".")
+    shown = gpu_cluster(name, "--help")
+    assert shown.exit_code == 0
+    if not isinstance(command, click.Group):
+        assert f"gpu-cluster {name}" in (command.help or "")
+
+
+def test_what_the_list_of_runs_shows(place: Path) -> None:
+    shown = gpu_cluster("runs").stdout.splitlines()
+    assert shown[0].split() == ["RUN", "STATE", "ELAPSED", "COMPUTE", "METRIC", "NAME", "REASON"]
+    assert "Failed" in shown[1]
+    assert "bad" in shown[1]
+    assert shown[1].endswith("rank 0 exited with status 1 (ValueError: no luck)")
+    assert "Completed" in shown[2]
+    assert len(gpu_cluster("runs", "--experiment", "birds").stdout.splitlines()) == 2
+    assert "Completed" not in gpu_cluster("runs", "--state", "failed").stdout
+    assert gpu_cluster("runs", "--state", "Running").stdout == "no runs\n"
+    assert "there is no experiment 'fish'" in gpu_cluster("runs", "--experiment", "fish").output
+
+
+def test_what_is_known_of_one(place: Path) -> None:
+    bad, good = ids()
+    assert gpu_cluster("status", "last").stdout == "Failed: rank 0 exited with status 1 (ValueError: no luck)\n"
+    assert gpu_cluster("status", good[:8]).stdout == "Completed\n"
+    described = gpu_cluster("describe", bad).stdout
+    assert "python bad.py" in described
+    assert described.rstrip().endswith("ValueError: no luck")
+    found = answer("describe", bad)
+    assert isinstance(found, dict)
+    assert [item["phase"] for item in found["phases"]] == ["Queued", "Running", "Finalizing"]
+    assert found["phases"] == answer("describe", bad)["phases"]  # type: ignore[index, call-overload]  # they do not grow
+    assert found["exit_code"] == 1
+    assert found["ended"] > found["started"] >= found["submitted"]
+    assert answer("status", bad)["status"] == "Failed"  # type: ignore[index, call-overload]
+
+
+def test_logs(place: Path) -> None:
+    bad, good = ids()
+    assert gpu_cluster("logs", good).stdout == "hello --lr 0.1 -- x y\n"
+    assert gpu_cluster("logs", bad, "--grep", "^Val.e").stdout == "ValueError: no luck\n"
+    assert gpu_cluster("logs", bad, "--rank", "1").stdout == ""
+    assert gpu_cluster("logs", "-f", good).exit_code == exits.COMPLETED
+    assert gpu_cluster("attach", bad).exit_code == exits.FAILED
+    refused = gpu_cluster("logs", bad, "--grep", "(")
+    assert refused.exit_code == exits.USAGE
+    assert "'(' is no regular expression" in refused.output
+
+
+def test_a_run_of_another_machine_is_read_from_the_store(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad, good = ids()
+    monkeypatch.setenv("GPU_CLUSTER_HOME", str(place / "other home"))
+    assert gpu_cluster("status", bad).stdout == "Failed: rank 0 exited with status 1 (ValueError: no luck)\n"
+    assert gpu_cluster("logs", good).stdout == "hello --lr 0.1 -- x y\n"
+    assert answer("status", good)["job_directory"] is None  # type: ignore[index, call-overload]
+    assert gpu_cluster("wait", good).exit_code == exits.COMPLETED
+    unknown = gpu_cluster("status", "0" * 32)
+    assert unknown.exit_code == 1
+    assert "the tracking store does not have it" in unknown.output
+    assert "no job was submitted from here yet" in gpu_cluster("cancel", "last").output
+
+
+def test_a_job_is_followed_waited_for_and_canceled(place: Path) -> None:
+    begun = gpu_cluster("submit", "--env-manager", "local", "--detach", "src/slow.py")
+    assert begun.exit_code == 0
+    directory = JobDir.of_run(ids()[0])
+    assert f"gpu-cluster cancel {directory.path.name}" in begun.output
+    wait_until(lambda: gpu_cluster("logs", "last").stdout == "up\n", 60, "the first line")
+    waited = gpu_cluster("wait", "last", "--timeout", "0.1")
+    assert (waited.exit_code, waited.stdout.split()[1]) == (exits.UNFINISHED, "Running")
+    canceled = gpu_cluster("cancel", "--all")
+    assert canceled.stdout == f"run {directory.path.name} ended Canceled\n"
+    assert not directory.alive
+    assert gpu_cluster("wait", "last").exit_code == exits.CANCELED
+    assert gpu_cluster("cancel", "--all").stdout == "nothing to cancel\n"
+    assert gpu_cluster("cancel", "last").stdout.startswith("nothing to cancel: run")
+
+
+def test_the_same_job_again_whatever_has_become_of_the_sources(place: Path) -> None:
+    _, good = [run for run in ids() if answer("describe", run)["entry_point"] in {"good.py", "bad.py"}][-2:]  # type: ignore[index, call-overload]
+    script = place / "src/good.py"
+    before = script.read_text()
+    script.write_text("raise SystemExit('changed')\n")
+    try:
+        again = gpu_cluster("retry", good)
+    finally:
+        script.write_text(before)
+    assert again.exit_code == exits.COMPLETED, again.output
+    assert "hello --lr 0.1 -- x y" in again.output
+    run = MlflowClient().get_run(ids()[0])
+    assert run.info.run_id != good
+    assert run.data.tags[tags.RETRY_OF] == good
+    assert run.data.params == MlflowClient().get_run(good).data.params
+    assert run.info.run_name == MlflowClient().get_run(good).info.run_name
+    assert "has left no checkpoints" in gpu_cluster("retry", good, "--resume").output
+
+
+def test_a_variable_whose_value_is_kept_nowhere_is_asked_for(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = gpu_cluster("submit", "--env-manager", "local", "--env", "COLOUR=red", "src/good.py")
+    assert first.exit_code == exits.COMPLETED, first.output
+    before = ids()
+    refused = gpu_cluster("retry", "last")
+    assert refused.exit_code == 1
+    assert "export COLOUR first" in refused.output
+    assert ids() == before
+    monkeypatch.setenv("COLOUR", "blue")
+    assert gpu_cluster("retry", "last").exit_code == exits.COMPLETED
+
+
+def test_a_project(place: Path) -> None:
+    project = place / "project"
+    project.mkdir()
+    (project / "MLproject").write_text(
+        "name: toy\nentry_points:\n  main:\n    parameters: {word: {type: str, default: hi}}\n"
+        "    command: 'echo said {word} $GPU_CLUSTER_WORLD_SIZE'\n"
+    )
+    options = ("--env-manager", "local", "--experiment", "projects")
+    done = gpu_cluster("run", "project", "-P", "word=servus", *options)
+    assert done.exit_code == exits.COMPLETED, done.output
+    assert "said servus" in done.output
+    before = ids()
+    planned = gpu_cluster("run", "project", "-j", "2x2", "--launcher", "torchrun", "--dry-run", *options)
+    assert planned.exit_code == 0, planned.output
+    assert "4 ranks on 2 nodes" in planned.output
+    assert ids() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("rnus",), "there is no command 'rnus'; did you mean 'runs'?"),
+        (("run", ".", "-j", "2"), "'2' is not of the form NODESxRANKS, such as 2x4"),
+        (("run", ".", "-j", "0x2"), "'0x2' is not of the form"),
+        (("run", ".", "-P", "lr"), "'lr' is not of the form NAME=VALUE"),
+        (("run", ".", "-c", '{"nodes": 2}'), "unknown key 'nodes'"),
+        (("run", "nowhere", "--dry-run"), "nowhere"),
+        (("submit", "none.py"), "SCRIPT 'none.py' is not in source_directory"),
+        (("submit", "--env-manager", "local", "--pip", "torch", "src/good.py"), "leave out the packages"),
+        (("submit", "-j", "1x2", "--env-manager", "local", "src/good.py"), "needs distributed_training"),
+        (("cancel",), "name the runs to cancel, or --all"),
+        (("cancel", "--experiment", "birds", "last"), "--experiment goes with --all"),
+        (("status", "abc"), "'abc' is no run of this machine, and no whole id of another"),
+        (("status", "../x"), "is no run of this machine"),
+        (("runs", "--watch", "--json"), "leave out --json"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_leaves_nothing(place: Path, arguments: tuple[str, ...], words: str) -> None:
+    before = ids()
+    refused = gpu_cluster(*arguments)
+    assert refused.exit_code in {exits.FAILED, exits.USAGE}
+    assert words in refused.output
+    assert "Traceback" not in refused.output
+    assert ids() == before
+    assert not list((place / "home/jobs").glob(".new-*"))
+
+
+def test_two_runs_that_begin_alike_are_not_guessed(place: Path) -> None:
+    for name in ("abcd0", "abcd1"):
+        shutil.copytree(JobDir.of_run(ids()[0]).path, place / "home/jobs" / name, symlinks=True)
+    try:
+        assert "2 runs begin with 'abcd': abcd0, abcd1" in gpu_cluster("status", "abcd").output
+    finally:
+        for name in ("abcd0", "abcd1"):
+            shutil.rmtree(place / "home/jobs" / name)
+
+
+def test_runs_that_crashes_have_left_are_ended_but_those_of_others_are_not(place: Path) -> None:
+    client = MlflowClient()
+    experiment = client.create_experiment("crashed")
+    ours, theirs = (
+        client.create_run(experiment, tags={tags.SCHEDULER: "local", tags.HOME: home}).info.run_id
+        for home in (tags.here()[tags.HOME], "elsewhere:/home/you")
+    )
+    plain = client.create_run(experiment).info.run_id
+    said = gpu_cluster("runs", "--repair", "--experiment", "crashed")
+    assert said.exit_code == 0
+    assert f"{ours} ended Failed: its job directory has gone" in said.output
+    assert f"{theirs} left alone: it was submitted from elsewhere:/home/you" in said.output
+    assert client.get_run(ours).info.status == "FAILED"
+    assert client.get_run(ours).data.tags[tags.FAILURE].startswith("its job directory has gone")
+    assert client.get_run(theirs).info.status == client.get_run(plain).info.status == "RUNNING"
+
+
+def test_clusters(place: Path) -> None:
+    made = gpu_cluster("compute", "create", "lab", "--cpus", "1", "--max-nodes", "2")
+    assert made.exit_code == 0, made.output
+    assert made.stdout.splitlines()[1].split() == ["lab", "local", "0", "of", "0-2", "1", "CPUs", "Succeeded"]
+    assert gpu_cluster("compute", "list").stdout == made.stdout
+    assert answer("compute", "show", "lab")["name"] == "lab"  # type: ignore[index, call-overload]
+    assert gpu_cluster("compute", "nodes", "lab").stdout == "no nodes are up\n"
+    assert "no compute target 'lob'" in gpu_cluster("compute", "show", "lob").output
+    done = gpu_cluster("submit", "--env-manager", "local", "--compute", "lab", "src/good.py")
+    assert done.exit_code == exits.COMPLETED, done.output
+    assert answer("runs")[0]["compute"] == "lab"  # type: ignore[index, call-overload]
+    assert gpu_cluster("compute", "delete", "lab").stdout == "lab deleted\n"
+    assert gpu_cluster("compute", "list").stdout.startswith("no clusters")
+
+
+def test_many_runs_are_listed_in_the_order_of_their_start(place: Path) -> None:
+    client = MlflowClient()
+    experiment = client.create_experiment("many")
+    start = int(time.time() * 1000)
+    for number in range(30):
+        client.create_run(experiment, start_time=start + number, run_name=f"n{number}", tags={tags.SCHEDULER: "slurm"})
+    found = answer("runs", "--experiment", "many", "-n", "20")
+    assert isinstance(found, list)
+    assert [item["name"] for item in found] == [f"n{number}" for number in range(29, 9, -1)]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str) -> None:
+    assert "_GPU_CLUSTER_COMPLETE" in gpu_cluster("completion", shell).stdout
+    completed = subprocess.run(
+        [sys.executable, "-c", "from mlflow_pytorch_estimator.cli import main; main(prog_name='gpu-cluster')"],
+        env={"_GPU_CLUSTER_COMPLETE": "bash_complete", "COMP_WORDS": "gpu-cluster ca", "COMP_CWORD": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert completed.stdout.strip() == "plain,cancel"
