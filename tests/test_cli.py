@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import mlflow
@@ -28,7 +29,7 @@ def gpu_cluster(*arguments: str, **options: object) -> Result:
     return CliRunner().invoke(main, arguments, prog_name="gpu-cluster", **options)  # type: ignore[arg-type]
 
 
-def answer(*arguments: str) -> object:
+def answer(*arguments: str) -> Any:
     result = gpu_cluster(*arguments, "--json")
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
@@ -64,9 +65,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterat
 
 
 def ids() -> list[str]:
-    found = answer("runs")
-    assert isinstance(found, list)
-    return [item["run_id"] for item in found]
+    return [item["run_id"] for item in answer("runs")]
 
 
 def test_the_help_is_there_in_no_time_and_imports_nothing_large() -> None:
@@ -112,12 +111,11 @@ def test_what_is_known_of_one(place: Path) -> None:
     assert "python bad.py" in described
     assert described.rstrip().endswith("ValueError: no luck")
     found = answer("describe", bad)
-    assert isinstance(found, dict)
     assert [item["phase"] for item in found["phases"]] == ["Queued", "Running", "Finalizing"]
-    assert found["phases"] == answer("describe", bad)["phases"]  # type: ignore[index, call-overload]  # they do not grow
+    assert found["phases"] == answer("describe", bad)["phases"]  # they do not grow
     assert found["exit_code"] == 1
     assert found["ended"] > found["started"] >= found["submitted"]
-    assert answer("status", bad)["status"] == "Failed"  # type: ignore[index, call-overload]
+    assert answer("status", bad)["status"] == "Failed"
 
 
 def test_logs(place: Path) -> None:
@@ -137,7 +135,7 @@ def test_a_run_of_another_machine_is_read_from_the_store(place: Path, monkeypatc
     monkeypatch.setenv("GPU_CLUSTER_HOME", str(place / "other home"))
     assert gpu_cluster("status", bad).stdout == "Failed: rank 0 exited with status 1 (ValueError: no luck)\n"
     assert gpu_cluster("logs", good).stdout == "hello --lr 0.1 -- x y\n"
-    assert answer("status", good)["job_directory"] is None  # type: ignore[index, call-overload]
+    assert answer("status", good)["job_directory"] is None
     assert gpu_cluster("wait", good).exit_code == exits.COMPLETED
     unknown = gpu_cluster("status", "0" * 32)
     assert unknown.exit_code == 1
@@ -162,7 +160,7 @@ def test_a_job_is_followed_waited_for_and_canceled(place: Path) -> None:
 
 
 def test_the_same_job_again_whatever_has_become_of_the_sources(place: Path) -> None:
-    _, good = [run for run in ids() if answer("describe", run)["entry_point"] in {"good.py", "bad.py"}][-2:]  # type: ignore[index, call-overload]
+    _, good = [run for run in ids() if answer("describe", run)["entry_point"] in {"good.py", "bad.py"}][-2:]
     script = place / "src/good.py"
     before = script.read_text()
     script.write_text("raise SystemExit('changed')\n")
@@ -271,12 +269,12 @@ def test_clusters(place: Path) -> None:
     assert made.exit_code == 0, made.output
     assert made.stdout.splitlines()[1].split() == ["lab", "local", "0", "of", "0-2", "1", "CPUs", "Succeeded"]
     assert gpu_cluster("compute", "list").stdout == made.stdout
-    assert answer("compute", "show", "lab")["name"] == "lab"  # type: ignore[index, call-overload]
+    assert answer("compute", "show", "lab")["name"] == "lab"
     assert gpu_cluster("compute", "nodes", "lab").stdout == "no nodes are up\n"
     assert "no compute target 'lob'" in gpu_cluster("compute", "show", "lob").output
     done = gpu_cluster("submit", "--env-manager", "local", "--compute", "lab", "src/good.py")
     assert done.exit_code == exits.COMPLETED, done.output
-    assert answer("runs")[0]["compute"] == "lab"  # type: ignore[index, call-overload]
+    assert answer("runs")[0]["compute"] == "lab"
     assert gpu_cluster("compute", "delete", "lab").stdout == "lab deleted\n"
     assert gpu_cluster("compute", "list").stdout.startswith("no clusters")
 
@@ -288,7 +286,6 @@ def test_many_runs_are_listed_in_the_order_of_their_start(place: Path) -> None:
     for number in range(30):
         client.create_run(experiment, start_time=start + number, run_name=f"n{number}", tags={tags.SCHEDULER: "slurm"})
     found = answer("runs", "--experiment", "many", "-n", "20")
-    assert isinstance(found, list)
     assert [item["name"] for item in found] == [f"n{number}" for number in range(29, 9, -1)]
 
 
