@@ -21,10 +21,14 @@ MLflow. ``border`` is where these become ``mlflow.exceptions.ExecutionException`
 
 from __future__ import annotations
 
+import re
+
+_CREDENTIALS = re.compile(r"://[^/\s@]+@")
+
 
 def one_line(error: object) -> str:
-    """What an error of somebody else says, for a message of ours."""
-    return " ".join(str(error).split())
+    """What an error of somebody else says, for a message of ours: without line breaks and passwords of addresses."""
+    return _CREDENTIALS.sub("://", " ".join(str(error).split()))
 
 
 class GpuClusterError(Exception):

@@ -34,6 +34,8 @@ SECTIONS = {
         "compute": ("computing:compute", "Clusters that jobs can name."),
         "envs": ("environments.tending.commands:commands", "Environments that jobs have left to the next ones."),
         "horovod": ("horovod.commands:commands", "Horovod, built for the PyTorch of an environment."),
+        "doctor": ("doctor.command:doctor", "Check what jobs need of this machine and of MLflow."),
+        "init": ("beginning:init", "Write a workspace's config.json and a backend config, by asking."),
         "completion": ("completing:completion", "Print what makes the shell complete this command."),
     },
 }
@@ -51,7 +53,11 @@ class _Commands(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
-        package = __package__.rpartition(".")[0] if "." in module else __package__
+        package = (
+            __package__
+            if module.partition(".")[0] not in {"environments", "horovod"}
+            else __package__.rpartition(".")[0]
+        )
         command: click.Command = getattr(importlib.import_module(f"{package}.{module}"), attribute)
         return command
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.context import registry as context_registry
 
+from mlflow_pytorch_estimator.errors import one_line
 from mlflow_pytorch_estimator.estimator import submitting
 from mlflow_pytorch_estimator.estimator.exceptions import UserErrorException
 from mlflow_pytorch_estimator.estimator.recording import legalnames
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _VIEWS = {"activeonly": ViewType.ACTIVE_ONLY, "archivedonly": ViewType.DELETED_ONLY, "all": ViewType.ALL}
 _ALREADY_EXISTS = "RESOURCE_ALREADY_EXISTS"
-_CREDENTIALS = re.compile(r"://[^/\s@]+@")
 
 
 class Experiment:
@@ -281,11 +280,6 @@ def store_errors(what: str) -> Iterator[None]:
         raise UserErrorException(f"{what}: {reason}") from error
     except ModuleNotFoundError as error:
         raise UserErrorException(f"{what}: {error}; the store needs it, so install it here") from error
-
-
-def one_line(error: Exception) -> str:
-    """What an error says, without line breaks and passwords."""
-    return _CREDENTIALS.sub("://", " ".join(str(error).split()))
 
 
 def _check_config(config: object) -> None:

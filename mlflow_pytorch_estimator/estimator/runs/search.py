@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from mlflow.exceptions import MlflowException
 from mlflow.utils import mlflow_tags
 
+from mlflow_pytorch_estimator.errors import one_line
 from mlflow_pytorch_estimator.estimator.exceptions import UserErrorException
-from mlflow_pytorch_estimator.estimator.experiment import Experiment, has_tags, one_line, store_errors
+from mlflow_pytorch_estimator.estimator.experiment import Experiment, has_tags, store_errors
 from mlflow_pytorch_estimator.estimator.runs.details import phase, properties
 from mlflow_pytorch_estimator.tracking import without_credentials
 

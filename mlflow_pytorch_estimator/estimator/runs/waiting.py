@@ -10,9 +10,8 @@ from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
 
 from mlflow_pytorch_estimator.attach import SilentTerminal, Terminal
-from mlflow_pytorch_estimator.errors import DetachedError, GpuClusterError
+from mlflow_pytorch_estimator.errors import DetachedError, GpuClusterError, one_line
 from mlflow_pytorch_estimator.estimator.exceptions import ExperimentExecutionException
-from mlflow_pytorch_estimator.estimator.experiment import one_line
 from mlflow_pytorch_estimator.status import Phase
 from mlflow_pytorch_estimator.tracking import without_credentials
 
