@@ -216,8 +216,8 @@ def test_logs_come_while_the_job_runs_and_a_cancel_goes_there(quick: Jobs, far: 
     wait_until(lambda: status(submitted) == "RUNNING", 60, "the status")
     submitted.cancel()
     assert (status(submitted), reason(submitted)) == ("KILLED", "canceled by request")
-    # Not by scancel, the last resort: the agent was told, and has ended the job itself.
-    wait_until(lambda: state(far, submitted) == "COMPLETED", 30, "the end in Slurm")
+    # Not CANCELLED by scancel, the last resort: the agent was told, and has ended the job itself, with its status.
+    wait_until(lambda: state(far, submitted) == "FAILED", 30, "the end in Slurm")
     wait_until(lambda: processes_with(submitted.run_id) == [], 60, "the end of all processes")
 
 
