@@ -8,14 +8,14 @@ OLDEST = 'mlflow==3.8.*' 'sqlalchemy<2.1' 'fastapi<0.120' 'starlette<0.49'
 unexport PYTHONDONTWRITEBYTECODE
 unexport VIRTUAL_ENV
 
-.PHONY: demo test check test-system test-oldest test-horovod-matrix test-chaos clean
+.PHONY: demo test check test-system test-oldest test-extended test-horovod-matrix test-chaos clean
 
 demo: .venv/installed
 	.venv/bin/mlflow run . -b gpu-cluster
 
 test: check test-system test-oldest
 	.venv-test/bin/python tests/horovod_built.py
-	.venv-test/bin/python -m pytest -n 2 --dist loadfile
+	.venv-test/bin/python -m pytest -n 2 --dist loadfile -m "not extended" --durations=25
 
 check: .venv-test/installed
 	.venv-test/bin/ruff check .
@@ -29,8 +29,13 @@ test-system:
 # The lower end of the supported range of MLflow, with packages of its time (MLflow 3.8 does not bound them, and
 # fails with today's); `make test` runs everything on the upper end.
 test-oldest: .venv-oldest/installed
-	.venv-oldest/bin/python -m pytest -q tests/test_runs.py tests/test_models.py tests/test_workspace.py \
+	.venv-oldest/bin/python -m pytest -q -n 2 --dist loadfile tests/test_runs.py tests/test_models.py tests/test_workspace.py \
 		tests/test_recording_store.py tests/test_registration.py tests/test_run_files.py
+
+# The other halves of the pairs of which `make test` runs one, see tests/extended.py: a quarter of an hour.
+test-extended: .venv-test/installed
+	.venv-test/bin/python tests/horovod_built.py
+	.venv-test/bin/python -m pytest -n 2 --dist loadfile -m extended
 
 # Horovod on old and new PyTorch: half an hour and 20 GB of downloads. VERSIONS="1.13 2.4" names some of them.
 test-horovod-matrix: .venv-test/installed

@@ -18,6 +18,7 @@ from pathlib import Path
 import horovod_built
 import mlflow
 import pytest
+from extended import pytest_collection_modifyitems  # noqa: F401 - a hook
 from gateway import gateway  # noqa: F401 - a fixture
 from hypothesis import HealthCheck, settings
 from images import image, podman_settings, registry, small_root  # noqa: F401 - fixtures

@@ -448,7 +448,7 @@ def test_who_waits_says_so(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_a_builder_that_is_killed_leaves_nothing_that_hurts(bench: Bench, links: Path, tmp_path: Path) -> None:
-    """At 50 moments of a build; some of them are before and after it, as in life."""
+    """At 20 moments of a build; some of them are before and after it, as in life."""
     lanes = [replace(bench, wheels=tmp_path / f"lane {number}") for number in range(2)]
     for lane in lanes:
         lane.supply(links)
@@ -470,7 +470,7 @@ def _killed_many_times(lane: Bench, seed: int) -> set[str]:
     (entry / "wheel.json").unlink()
     # Every second compiler would go on for a minute if nobody ended it.
     slow = {"TOY_PID": str(lane.wheels / "pid"), "TOY_SECONDS": "60"}
-    for number in range(25):
+    for number in range(10):
         with builder(replace(lane, environ=lane.environ | (slow if number % 2 else {}))) as process:
             time.sleep(drawn.uniform(0.1, 1.2) * whole)
             process.kill()
