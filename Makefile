@@ -8,12 +8,12 @@ OLDEST = 'mlflow==3.8.*' 'sqlalchemy<2.1' 'fastapi<0.120' 'starlette<0.49'
 unexport PYTHONDONTWRITEBYTECODE
 unexport VIRTUAL_ENV
 
-.PHONY: demo test check test-system test-oldest test-extended test-horovod-matrix test-chaos clean
+.PHONY: demo test check docs test-system test-oldest test-extended test-horovod-matrix test-chaos clean
 
 demo: .venv/installed
 	.venv/bin/mlflow run . -b gpu-cluster
 
-test: check test-system test-oldest
+test: check docs test-system test-oldest
 	.venv-test/bin/python tests/horovod_built.py
 	.venv-test/bin/python -m pytest -n 2 --dist loadfile -m "not extended" --durations=25
 
@@ -21,6 +21,10 @@ check: .venv-test/installed
 	.venv-test/bin/ruff check .
 	.venv-test/bin/ruff format --check .
 	.venv-test/bin/mypy
+
+# The documentation as a site in site/; a link that leads nowhere is an error.
+docs: .venv-test/installed
+	.venv-test/bin/zensical build --strict --clean
 
 # What tests need of the system (podman); where it cannot be installed, those tests skip.
 test-system:
@@ -62,4 +66,4 @@ test-chaos: .venv-test/installed
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-test .venv-oldest build *.egg-info
+	rm -rf site .cache .venv .venv-test .venv-oldest build *.egg-info
