@@ -17,7 +17,7 @@ from typing import Any
 
 from mlflow_pytorch_estimator import jobdir, locks
 from mlflow_pytorch_estimator.errors import ConfigError
-from mlflow_pytorch_estimator.files import read_json, write_atomic
+from mlflow_pytorch_estimator.files import private_folder, read_json, write_atomic
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,62}[A-Za-z0-9]")
 """What a cluster may be called."""
@@ -69,7 +69,7 @@ def change(name: str, **settings: Any) -> Cluster | None:
 def store(cluster: Cluster) -> None:
     """Keep a definition; one of the same name is replaced."""
     path = _path(cluster.name)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(path.parent)
     write_atomic(path, json.dumps(asdict(cluster), indent=2) + "\n")
 
 
@@ -151,6 +151,6 @@ def _path(name: str) -> Path:
 
 @contextmanager
 def _locked() -> Iterator[None]:
-    _folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(_folder())
     with locks.holding(_folder() / "lock"):
         yield

@@ -23,6 +23,13 @@ def write_atomic(path: Path, text: str, mode: int = 0o600) -> None:
         raise
 
 
+def private_folder(path: Path) -> None:
+    """Make a folder, and those above it that are missing, for this user alone whatever the umask."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    for folder in reversed(missing):
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
 def read_json(path: Path) -> Any | None:
     """The content of a JSON file, or None when there is none yet."""
     try:

@@ -32,7 +32,7 @@ from typing import Any
 
 from mlflow_pytorch_estimator import journal, locks
 from mlflow_pytorch_estimator.errors import ProjectError
-from mlflow_pytorch_estimator.files import read_json, write_atomic
+from mlflow_pytorch_estimator.files import private_folder, read_json, write_atomic
 from mlflow_pytorch_estimator.snapshots.restore import restore
 from mlflow_pytorch_estimator.spec import JobSpec
 from mlflow_pytorch_estimator.status import Phase
@@ -123,7 +123,7 @@ class JobDir:
     def stage(cls) -> tuple[JobDir, locks.HeldLock]:
         """A new private directory that has no run yet, and the lock that says somebody works on it."""
         jobs = home() / "jobs"
-        jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(jobs)
         staged = cls(jobs / f"{_STAGING_PREFIX}{secrets.token_hex(8)}")
         staged.path.mkdir(mode=0o700)
         lock = locks.acquire(staged.lock)

@@ -58,7 +58,7 @@ def project_tags(uri: str, version: str | None, directory: Path, entry_point: st
     elif location.subdirectory:
         name = f"{local}#{location.subdirectory}"
     else:
-        name = without_password(_get_git_url_if_present(str(local)))
+        name = without_password(_name_of_local(local))
     active = mlflow.active_run()
     repository = get_git_repo_url(str(directory))
     found: dict[str, str | None] = {
@@ -73,6 +73,13 @@ def project_tags(uri: str, version: str | None, directory: Path, entry_point: st
         mlflow_tags.MLFLOW_PARENT_RUN_ID: active.info.run_id if active else None,
     }
     return {key: value for key, value in found.items() if value is not None}
+
+
+def _name_of_local(local: Path) -> str:
+    try:
+        return str(_get_git_url_if_present(str(local)))
+    except TypeError:  # a bare repository, which has no working copy
+        return f"file://{local}"
 
 
 def source_tags(script: Path, entry_point: str) -> dict[str, str]:

@@ -126,7 +126,8 @@ def test_another_process_follows_and_cancels_all(experiment: Experiment, folder:
     assert statuses([above(runs), *runs]) == ["KILLED"] * 4
     _, said = follower.communicate(timeout=60)
     assert follower.returncode == 4  # canceled
-    assert said.splitlines()[-1].startswith("gpu-cluster: Canceled   after")
+    assert "gpu-cluster: Canceled   after" in said
+    assert said.splitlines()[-1].endswith("ended Canceled: canceled by request")
     assert "3 of 3 runs have ended" in said
     assert processes_with(str(gates.folder)) == []
 
@@ -262,9 +263,12 @@ def test_a_project_from_git_is_fetched_once(
     git = ("git", "-C", str(project.path), "-c", "user.name=me", "-c", "user.email=me@localhost")
     for words in (("init", "-q"), ("add", "."), ("commit", "-qm", "one")):
         subprocess.run([*git, *words], check=True, timeout=30)
+    bare = tmp_path / "bare.git"  # a working copy would be taken as it is
+    subprocess.run(["git", "clone", "-q", "--bare", str(project.path), str(bare)], check=True, timeout=30)
+    subprocess.run(["git", "-C", str(bare), "remote", "remove", "origin"], check=True, timeout=30)
     trace = tmp_path / "trace"
     monkeypatch.setenv("GIT_TRACE", str(trace))
-    uri = f"file://{project.path}"
+    uri = f"file://{bare}"
     requests = [project_request(project, uri, lr=lr) for lr in (0.1, 0.2, 0.3)]
     with pytest.raises(ProjectError, match=r"run 1 of the array: .*lr"):
         submit_many([requests[0], project_request(project, uri)])

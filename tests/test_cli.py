@@ -222,8 +222,8 @@ def test_a_project(place: Path) -> None:
         (("submit", "-j", "1x2", "--env-manager", "local", "src/good.py"), "needs distributed_training"),
         (("cancel",), "name the runs to cancel, or --all"),
         (("cancel", "--experiment", "birds", "last"), "--experiment goes with --all"),
-        (("status", "abc"), "'abc' is no run of this machine, and no whole id of another"),
-        (("status", "../x"), "is no run of this machine"),
+        (("status", "abc"), "no job of run 'abc' on this machine, and it is no whole id of another"),
+        (("status", "../x"), "no job of run '../x' on this machine"),
         (("runs", "--watch", "--json"), "leave out --json"),
     ],
 )

@@ -229,7 +229,7 @@ def test_remove(bench: LocalBench, tmp_path: Path) -> None:
         f"{'0' * 16} is no environment or wheel in {bench.cache}",
         f"../bench is no environment or wheel in {bench.cache}",
     ]
-    assert f"mlflow_pytorch_estimator status {job.path.name}`" in removed.stderr
+    assert f"gpu-cluster status {job.path.name}`" in removed.stderr
     assert bench.entries() == sorted([taken.key, built.key, f"{taken.key}.jobs", "wheels"])
     assert [*bench.cache.glob(f"{free.key}*")] == []
     assert [*wheel.parent.iterdir()] == []

@@ -64,7 +64,9 @@ def run_id(wanted: str) -> str:
     if found is not None:
         return found.path.name
     if not _ID.fullmatch(wanted):
-        raise UnknownRunError(f"{wanted!r} is no run of this machine, and no whole id of another; `gpu-cluster runs`")
+        raise UnknownRunError(
+            f"no job of run {wanted!r} on this machine, and it is no whole id of another: see `gpu-cluster runs`"
+        )
     return wanted
 
 

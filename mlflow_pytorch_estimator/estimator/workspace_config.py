@@ -16,7 +16,7 @@ import mlflow
 
 from mlflow_pytorch_estimator import jobdir
 from mlflow_pytorch_estimator.estimator.exceptions import WorkspaceException
-from mlflow_pytorch_estimator.files import write_atomic
+from mlflow_pytorch_estimator.files import private_folder, write_atomic
 from mlflow_pytorch_estimator.schedulers import SCHEDULERS
 from mlflow_pytorch_estimator.tracking import Stores, absolute, without_credentials
 
@@ -118,7 +118,7 @@ def write(path: Path, config: WorkspaceConfig) -> None:
         **({"scheduler_options": dict(config.scheduler_options)} if config.scheduler_options else {}),
     }
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(path.parent)
         write_atomic(path, json.dumps(data, indent=2) + "\n")
     except OSError as error:
         raise WorkspaceException(f"cannot write {path}: {error.strerror}") from None

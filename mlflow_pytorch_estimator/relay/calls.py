@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from mlflow_pytorch_estimator.files import write_atomic
+from mlflow_pytorch_estimator.files import private_folder, write_atomic
 
 LARGEST_IN_LINE = 256 << 10
 """Bytes of a body that still travels in its line."""
@@ -54,7 +54,7 @@ class Outbox:
     """The node's end."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(folder)
         self._folder = folder
         self._prefix = secrets.token_hex(4)  # another attempt of the job goes on in the same file
         self._count = 0

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mlflow_pytorch_estimator import clusters, locks
 from mlflow_pytorch_estimator.errors import ConfigError
-from mlflow_pytorch_estimator.files import read_json, write_atomic
+from mlflow_pytorch_estimator.files import private_folder, read_json, write_atomic
 from mlflow_pytorch_estimator.schedulers import order, pool
 from mlflow_pytorch_estimator.schedulers.machine import Capacity
 from mlflow_pytorch_estimator.schedulers.order import ClusterOf, Entry, Request, Waiting
@@ -54,7 +54,7 @@ class Queue:
 
     def enter(self, name: str, request: Request) -> Ticket:
         """Take the last place."""
-        self._tickets.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(self._tickets)
         with locks.holding(self._lock):
             number = int(read_json(self._counter) or 0) + 1
             write_atomic(self._counter, str(number))
@@ -105,7 +105,7 @@ class Queue:
 
     def power_up(self, cluster: clusters.Cluster, wanted: int) -> None:
         """See that so many nodes of a cluster are up; they stay for its idle time, and a minute at least."""
-        self._tickets.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(self._tickets)
         with locks.holding(self._lock):
             taken = order.taken(cluster.name, self._living())
             released = self._released(cluster.name)

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mlflow_pytorch_estimator.files import private_folder
+
 
 class Store:
     """Where everything lies."""
@@ -42,7 +44,7 @@ class Store:
 
     def create(self) -> None:
         """Make the folders."""
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(self.path)
         for folder in (self.trees, self.objects, self.packs, self.indexes, self.unfinished):
             folder.mkdir(mode=0o700, exist_ok=True)
 

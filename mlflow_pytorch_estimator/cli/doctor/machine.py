@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mlflow_pytorch_estimator import jobdir
 from mlflow_pytorch_estimator.cli.doctor.findings import FAIL, OK, WARN, Finding
+from mlflow_pytorch_estimator.files import private_folder
 
 _LITTLE_DISK = 20 * 2**30  # bytes; an environment with a CUDA build of PyTorch takes 6 GiB, its build as much again
 _NETWORK = {"nfs", "nfs4", "lustre", "beegfs", "gpfs", "cephfs", "ceph", "fuse.glusterfs", "glusterfs", "panfs", "9p"}
@@ -40,7 +41,7 @@ def _interpreter() -> Finding:
 def _home() -> Finding:
     home = jobdir.home()
     try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(home)
         with tempfile.TemporaryFile(dir=home):
             pass
     except OSError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mlflow_pytorch_estimator import jobdir, locks
 from mlflow_pytorch_estimator.errors import ConfigError, SchedulerError
+from mlflow_pytorch_estimator.files import private_folder
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.relay import choosing
 from mlflow_pytorch_estimator.schedulers.slurm import client, parcels
@@ -171,7 +172,7 @@ def _send_parcel(parcel: Parcel, nodes: Nodes, say: Callable[[str], None]) -> No
 
 def _bundles() -> Path:
     folder = jobdir.home() / "slurm" / "bundles"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(folder)
     return folder
 
 

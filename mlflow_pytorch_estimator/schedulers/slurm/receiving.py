@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from mlflow_pytorch_estimator.errors import ProjectError
+from mlflow_pytorch_estimator.files import private_folder
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.schedulers.slurm import client, trees
 from mlflow_pytorch_estimator.schedulers.slurm.far import FarFiles
@@ -70,7 +71,7 @@ class Books:
         path = root / name
         if ".." in Path(name).parts or root not in path.resolve().parents:
             raise ProjectError(f"a node says {name!r}, which does not belong to the job")
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(path.parent)
         return path
 
     @staticmethod

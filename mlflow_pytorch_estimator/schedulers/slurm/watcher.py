@@ -20,6 +20,7 @@ from pathlib import Path
 from mlflow_pytorch_estimator import detached, failure, jobdir, jobenv, locks
 from mlflow_pytorch_estimator.arrays import group
 from mlflow_pytorch_estimator.errors import GpuClusterError
+from mlflow_pytorch_estimator.files import private_folder
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.relay.courier import Courier
 from mlflow_pytorch_estimator.schedulers.slurm import arrays, client, dependency, far, kinship, memory, queries, states
@@ -48,7 +49,7 @@ def folder() -> Path:
 
 def ensure(environ: Mapping[str, str]) -> None:
     """Start a watcher if there is none. It reports to MLflow with what ``environ`` says of servers and credentials."""
-    folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(folder())
     lock = folder() / "watcher.lock"
     if locks.is_held(lock) or _starts(folder() / _STARTING):
         return
@@ -292,7 +293,7 @@ def _allow_many_files() -> None:
 
 def main() -> int:
     """Watch until there is nothing to watch."""
-    folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(folder())
     path = folder() / "watcher.lock"
     lock = locks.try_acquire(path)
     (folder() / _STARTING).unlink(missing_ok=True)
