@@ -12,7 +12,6 @@ from mlflow_pytorch_estimator.config import BackendConfig
 from mlflow_pytorch_estimator.errors import ConfigError
 from mlflow_pytorch_estimator.schedulers import load_scheduler
 from mlflow_pytorch_estimator.schedulers.machine import capacity
-from mlflow_pytorch_estimator.schedulers.pool import node_shape
 from mlflow_pytorch_estimator.spec import Distribution, Resources
 
 _LOCAL = "local"
@@ -72,9 +71,7 @@ def _cluster(name: str) -> Cluster:
 
 
 def _filled(asked: Resources, cluster: Cluster) -> Resources:
-    cpus, gpus, memory = cluster.cpus_per_node, cluster.gpus_per_node, cluster.memory_gb_per_node
-    if cluster.scheduler == _LOCAL:
-        cpus, gpus, memory = node_shape(cluster, capacity(os.environ))
+    cpus, gpus, memory = load_scheduler(cluster.scheduler).node_shape(cluster)
     return replace(
         asked,
         cpus_per_node=cpus if asked.cpus_per_node is None else asked.cpus_per_node,

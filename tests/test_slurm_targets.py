@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import wait_until
+from conftest import ROOT, wait_until
 from mlflow.tracking import MlflowClient
 from slurm_cluster import Slurm, asleep
 
@@ -117,6 +120,25 @@ def test_the_estimators_flow_from_zero_nodes_and_back(workspace: Workspace, slur
     assert target.list_nodes() == []
 
 
+def test_the_tutorial_runs_unchanged_on_a_partition_of_no_nodes(
+    store: MlflowClient, home: Path, slurm: Slurm, tmp_path: Path, photographs: Callable[[], Path]
+) -> None:
+    """All that is said of Slurm stands in the workspace's `config.json`."""
+    wait_until(lambda: asleep(slurm), 90, "powered off nodes")
+    Workspace(scheduler="slurm", scheduler_options={"partition": "cloud"}).write_config(tmp_path)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples/estimator/train_with_estimator.py"), str(photographs())],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=800,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Slurm starts c1" in done.stderr
+    assert "nodes of partition cloud are smaller than Standard_NC6" in done.stderr
+    assert "best validation accuracy:" in done.stdout
+    assert (tmp_path / "model.pt").stat().st_size > 40_000_000
+    run = next(iter(Workspace().experiments["pytorch-birds"].get_runs()))
+    assert (run.status, run.tags["gpu_cluster.scheduler"]) == ("Completed", "slurm")
+
+
 def test_a_created_target_with_more_nodes_than_there_are(
     workspace: Workspace, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -127,7 +149,9 @@ def test_a_created_target_with_more_nodes_than_there_are(
     target.delete()
 
 
-def test_in_a_workspace_of_slurm_clusters_are_partitions(store: MlflowClient, slurm: Slurm, tmp_path: Path) -> None:
+def test_in_a_workspace_of_slurm_clusters_are_partitions(
+    store: MlflowClient, slurm: Slurm, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     Workspace(scheduler="slurm", scheduler_options={"partition": "cloud"}).write_config(tmp_path / "of slurm")
     workspace = Workspace.from_config(tmp_path / "of slurm")
     target = ComputeTarget.create(
@@ -141,6 +165,9 @@ def test_in_a_workspace_of_slurm_clusters_are_partitions(store: MlflowClient, sl
         cpus_per_node=1, max_nodes=2, scheduler="slurm", scheduler_options={"partition": "debug"}
     )
     assert {node["nodeId"] for node in ComputeTarget.create(workspace, "other", other).list_nodes()} == {"n1", "n2"}
+    named = ComputeTarget.create(workspace, "named", AmlCompute.provisioning_configuration("STANDARD_NC6", max_nodes=2))
+    assert "nodes of partition cloud are smaller than Standard_NC6: those of named get" in caplog.text
+    assert named.get_status().vm_size == "Standard_NC6"
     here = ComputeTarget.create(
         workspace, "here", AmlCompute.provisioning_configuration(cpus_per_node=1, scheduler="local")
     )

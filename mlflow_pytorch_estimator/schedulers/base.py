@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from mlflow_pytorch_estimator.clusters import Cluster
 from mlflow_pytorch_estimator.jobdir import JobDir
@@ -114,6 +114,14 @@ class Node:
     gpus: tuple[int, ...] = ()
 
 
+class NodeShape(NamedTuple):
+    """What a job asks of one node; memory is in GiB. None leaves it to the scheduler."""
+
+    cpus: int | None
+    gpus: int | None
+    memory_gb: float | None
+
+
 @dataclass(frozen=True)
 class ClusterState:
     """A cluster as its scheduler sees it now."""
@@ -200,6 +208,9 @@ class Scheduler(Protocol):
 
     def check_cluster(self, cluster: Cluster) -> Sequence[str]:
         """Raise ``ConfigError`` if such a cluster cannot be had. Returns what the user should know about its nodes."""
+
+    def node_shape(self, cluster: Cluster) -> NodeShape:
+        """What a job gets of each node of a cluster when it does not say it itself."""
 
     def measured(self, cluster: Cluster) -> Cluster:
         """The definition of a cluster that exists on its own, with the sizes that the scheduler knows."""

@@ -26,6 +26,7 @@ from mlflow_pytorch_estimator.schedulers.base import (
     ALLOCATION_VARIABLE,
     Allocation,
     ClusterState,
+    NodeShape,
     Others,
     Outlook,
     Task,
@@ -92,12 +93,17 @@ class LocalScheduler:
         _refuse_options(cluster.scheduler_options)
         here = capacity(os.environ)
         shape = pool.node_shape(cluster, here)
-        if shape.cpus >= (cluster.cpus_per_node or 0) and shape.gpus >= (cluster.gpus_per_node or 0):
+        cpus, gpus = shape.cpus or 0, shape.gpus or 0
+        if cpus >= (cluster.cpus_per_node or 0) and gpus >= (cluster.gpus_per_node or 0):
             return ()
         # Memory is not worth a line of its own: it is counted, but nothing is taken from a job that needs more.
         have = f"{count(len(here.cpus), 'CPU')} and {count(len(here.gpus), 'GPU')}"
-        get = f"{count(shape.cpus, 'CPU')} and {count(shape.gpus, 'GPU')}"
+        get = f"{count(cpus, 'CPU')} and {count(gpus, 'GPU')}"
         return (f"{_place()} has {have}: nodes of {cluster.name} get {get}",)
+
+    def node_shape(self, cluster: Cluster) -> NodeShape:
+        """What was asked for, as far as this machine has it."""
+        return pool.node_shape(cluster, capacity(os.environ))
 
     def measured(self, cluster: Cluster) -> Cluster:
         """Nothing here exists on its own: a cluster is what was asked for."""

@@ -8,19 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from mlflow_pytorch_estimator.clusters import Cluster
-from mlflow_pytorch_estimator.schedulers.base import Node, NodeState
+from mlflow_pytorch_estimator.schedulers.base import Node, NodeShape, NodeState
 from mlflow_pytorch_estimator.schedulers.machine import Capacity
-
-
-class NodeShape(NamedTuple):
-    """What one node has; memory is in GiB, None if it is not counted."""
-
-    cpus: int
-    gpus: int
-    memory_gb: float | None
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import difflib
 from dataclasses import dataclass
 
 from mlflow_pytorch_estimator.estimator.exceptions import ComputeTargetException
+from mlflow_pytorch_estimator.schedulers.base import NodeShape
 from mlflow_pytorch_estimator.schedulers.machine import Capacity
-from mlflow_pytorch_estimator.schedulers.pool import NodeShape, cap
+from mlflow_pytorch_estimator.schedulers.pool import cap
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from mlflow_pytorch_estimator import jobdir
 from mlflow_pytorch_estimator.clusters import Cluster
 from mlflow_pytorch_estimator.errors import ConfigError, SchedulerError
 from mlflow_pytorch_estimator.jobdir import JobDir
-from mlflow_pytorch_estimator.schedulers.base import ClusterState, Node, NodeState
+from mlflow_pytorch_estimator.schedulers.base import ClusterState, Node, NodeShape, NodeState
 from mlflow_pytorch_estimator.schedulers.slurm import client, queries, watcher
 from mlflow_pytorch_estimator.schedulers.slurm import options as slurm_options
 
@@ -108,6 +108,24 @@ def measured(cluster: Cluster) -> Cluster:
         memory_gb_per_node=None,  # all of a node is more than Slurm gives where it keeps some for itself
         gpus_per_node=min((member.gpus for member in found), default=None),
     )
+
+
+def asked_shape(cluster: Cluster) -> NodeShape:
+    """What the definition says."""
+    return NodeShape(cluster.cpus_per_node, cluster.gpus_per_node, cluster.memory_gb_per_node)
+
+
+def shape(cluster: Cluster) -> NodeShape:
+    """What jobs ask for: a size by name means a node like that, numbers mean these numbers."""
+    asked = asked_shape(cluster)
+    if cluster.vm_size is None or cluster.attached:
+        return asked
+    have = measured(cluster)
+    return NodeShape(_least(asked.cpus, have.cpus_per_node), _least(asked.gpus, have.gpus_per_node), None)
+
+
+def _least(asked: int | None, have: int | None) -> int | None:
+    return asked if asked is None or have is None else min(asked, have)
 
 
 def size(options: Mapping[str, Any]) -> tuple[int, int]:

@@ -13,7 +13,15 @@ from mlflow_pytorch_estimator.errors import ConfigError, SchedulerError
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.locks import HeldLock
 from mlflow_pytorch_estimator.relay import door
-from mlflow_pytorch_estimator.schedulers.base import ALLOCATION_VARIABLE, Allocation, ClusterState, Outlook, Task, count
+from mlflow_pytorch_estimator.schedulers.base import (
+    ALLOCATION_VARIABLE,
+    Allocation,
+    ClusterState,
+    NodeShape,
+    Outlook,
+    Task,
+    count,
+)
 from mlflow_pytorch_estimator.schedulers.local import JOB_DIRECTORY_VARIABLE
 from mlflow_pytorch_estimator.schedulers.slurm import (
     arrays,
@@ -171,10 +179,21 @@ class SlurmScheduler:
         """Refuse options of our own."""
         options.check(cluster.scheduler_options)
         have, _ = nodes.size(cluster.scheduler_options)
-        if have >= cluster.max_nodes:
-            return ()
         where = nodes.partition(cluster.scheduler_options)
-        return (f"partition {where} has {count(have, 'node')}: {cluster.name} gets no more",)
+        notices = []
+        if have < cluster.max_nodes:
+            notices.append(f"partition {where} has {count(have, 'node')}: {cluster.name} gets no more")
+        asked, given = nodes.asked_shape(cluster), nodes.shape(cluster)
+        if asked[:2] != given[:2]:
+            notices.append(
+                f"nodes of partition {where} are smaller than {cluster.vm_size}: those of {cluster.name} get "
+                f"{count(given.cpus or 0, 'CPU')} and {count(given.gpus or 0, 'GPU')}"
+            )
+        return notices
+
+    def node_shape(self, cluster: Cluster) -> NodeShape:
+        """What was asked for; of a size by name no more than the partition's nodes have."""
+        return nodes.shape(cluster)
 
     def measured(self, cluster: Cluster) -> Cluster:
         """The cluster as large as the partition is, with nodes of the size that all of its nodes have."""
