@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mlflow.entities import Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 
-from mlflow_pytorch_estimator import locks, page, tags, uploads
+from mlflow_pytorch_estimator import locks, page, tags, tracking, uploads
 from mlflow_pytorch_estimator.arrays import group
 from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
 from mlflow_pytorch_estimator.secretvalues import Concealer
@@ -158,7 +158,7 @@ class RunMirror:
         ]
         problems += self._log_params(params)
         self._set_tags(outcome.phase, outcome, tags.of_outcome(outcome, problems))
-        self._client.set_terminated(run_id, outcome.phase.mlflow_status)
+        tracking.end(self._client, run_id, outcome.phase.mlflow_status)
 
     def _log_params(self, params: list[Param]) -> list[str]:
         # A name or value that the store refuses must not keep the job's end from the run.

@@ -18,6 +18,7 @@ from mlflow.tracking._tracking_service.utils import _get_git_url_if_present
 from mlflow.tracking.context.default_context import _get_user
 from mlflow.utils import mlflow_tags
 from mlflow.utils.git_utils import get_git_commit, get_git_repo_url
+from mlflow.utils.time import get_current_time_millis
 
 from mlflow_pytorch_estimator import fetch, tags
 from mlflow_pytorch_estimator.jobdir import JobDir
@@ -112,6 +113,13 @@ def mark_scheduled(stores: Stores, run_id: str) -> None:
     stores.client().update_run(run_id, status=RunStatus.to_string(RunStatus.SCHEDULED))
 
 
+def end(client: MlflowClient, run_id: str, status: str) -> None:
+    """Set the final status of a run. MLflow's own call prints the run's address where the job's output should be."""
+    client._tracking_client.store.update_run_info(
+        run_id, run_status=RunStatus.from_string(status), end_time=get_current_time_millis(), run_name=None
+    )
+
+
 def end_orphan(directory: JobDir) -> bool:
     """Fail the run of a submitter that was killed just after creating it; False if the store does not answer."""
     client = stores_of(directory.job).client()
@@ -120,7 +128,7 @@ def end_orphan(directory: JobDir) -> bool:
         for run in client.search_runs([directory.job.experiment_id], wanted):
             client.set_tag(run.info.run_id, tags.STATUS, Phase.FAILED.value)
             client.set_tag(run.info.run_id, tags.FAILURE, "the process that submitted the job was killed")
-            client.set_terminated(run.info.run_id, Phase.FAILED.mlflow_status)
+            end(client, run.info.run_id, Phase.FAILED.mlflow_status)
     except MlflowException:
         return False
     return True

@@ -29,6 +29,8 @@ def repair(experiment: str | None) -> None:
 def _end(found: Facts) -> None:
     from mlflow.tracking import MlflowClient
 
+    from mlflow_pytorch_estimator import tracking
+
     client = MlflowClient()
     home = client.get_run(found.run_id).data.tags.get(tags.HOME)
     if home != tags.here()[tags.HOME]:
@@ -36,5 +38,5 @@ def _end(found: Facts) -> None:
         return
     client.set_tag(found.run_id, tags.STATUS, Phase.FAILED.value)
     client.set_tag(found.run_id, tags.FAILURE, _REASON)
-    client.set_terminated(found.run_id, Phase.FAILED.mlflow_status)
+    tracking.end(client, found.run_id, Phase.FAILED.mlflow_status)
     click.echo(f"{found.run_id} ended Failed: {_REASON}", err=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
 
+from mlflow_pytorch_estimator import tracking
 from mlflow_pytorch_estimator.attach import SilentTerminal, Terminal
 from mlflow_pytorch_estimator.errors import DetachedError, GpuClusterError, one_line
 from mlflow_pytorch_estimator.estimator.exceptions import ExperimentExecutionException
@@ -63,7 +64,7 @@ def end_interactive(run: Run, status: str) -> None:
     """Set the final status of a run that no job works for; one that has ended stays as it is."""
     entity = run._read()
     if not RunStatus.is_terminated(RunStatus.from_string(entity.info.status)):
-        run._client.set_terminated(run.id, status)
+        tracking.end(run._client, run.id, status)
 
 
 def _follow(run: Run, show_output: bool) -> Phase:
