@@ -159,6 +159,18 @@ def test_a_job_is_followed_waited_for_and_canceled(place: Path) -> None:
     assert gpu_cluster("cancel", "last").stdout.startswith("nothing to cancel: run")
 
 
+def test_several_are_canceled_at_once_and_each_is_said_to_be(place: Path) -> None:
+    for _ in range(2):
+        assert gpu_cluster("submit", "--env-manager", "local", "--detach", "src/slow.py").exit_code == 0
+    wanted, ended = ids()[:2], ids()[-1]
+    found = answer("cancel", *wanted, ended)
+    assert [(item["run_id"], item["canceled_now"]) for item in found] == [
+        *((run, True) for run in wanted),
+        (ended, False),
+    ]
+    assert {item["status"] for item in found[:2]} == {"Canceled"}
+
+
 def test_the_same_job_again_whatever_has_become_of_the_sources(place: Path) -> None:
     _, good = [run for run in ids() if answer("describe", run)["entry_point"] in {"good.py", "bad.py"}][-2:]
     script = place / "src/good.py"

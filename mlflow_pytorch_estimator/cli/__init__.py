@@ -89,7 +89,7 @@ class _Commands(click.Group):
             raise _Detached(str(error)) from error
         except GpuClusterError as error:
             raise click.ClickException(str(error)) from error
-        except Exception as error:
+        except Exception as error:  # MLflow's own too, whose class only MLflow's import would give
             if not _is_mlflows(error):
                 raise
             raise click.ClickException(one_line(error)) from error

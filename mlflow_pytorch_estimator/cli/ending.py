@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,9 @@ from mlflow_pytorch_estimator.cli import exits, finding, output
 
 if TYPE_CHECKING:
     from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
+
+
+_UNFINISHED = "unfinished"
 
 
 @click.command(short_help="End jobs and everything that they started.")
@@ -32,30 +35,36 @@ def cancel(runs: tuple[str, ...], *, everything: bool, experiment: str | None, a
     if experiment and not everything:
         raise click.UsageError("--experiment goes with --all")
     found = [finding.handle(name) for name in dict.fromkeys(runs)] if runs else _unfinished(experiment)
-    ended = []
+    unfinished = {item.run_id for item in found if item.directory.outcome is None}
     for item in found:  # all are asked before the first is waited for
-        if item.directory.outcome is None:
+        if item.run_id in unfinished:
             item.directory.request_cancel()
+    ended = []
     for item in found:
-        before = item.directory.outcome
-        if before is None:
-            item.cancel()
-        outcome = item.directory.outcome
-        phase = str(outcome.phase) if outcome else "unfinished"
-        ended.append({"run_id": item.run_id, "status": phase, "canceled_now": before is None and outcome is not None})
+        ended.append(_cancel(item) if item.run_id in unfinished else _told(item, now=False))
         if not as_json:
-            click.echo(
-                f"nothing to cancel: run {item.run_id} ended {phase}"
-                if before
-                else f"run {item.run_id} ended {phase}"
-                if outcome
-                else f"run {item.run_id} does not end"
-            )
+            click.echo(_line(ended[-1]))
     if as_json:
         output.print_json(ended)
     elif not found:
         click.echo("nothing to cancel")
-    sys.exit(exits.FAILED if any(item["status"] == "unfinished" for item in ended) else exits.COMPLETED)
+    sys.exit(exits.FAILED if any(item["status"] == _UNFINISHED for item in ended) else exits.COMPLETED)
+
+
+def _cancel(item: GpuClusterSubmittedRun) -> dict[str, Any]:
+    item.cancel()
+    return _told(item, now=item.directory.outcome is not None)
+
+
+def _told(item: GpuClusterSubmittedRun, *, now: bool) -> dict[str, Any]:
+    outcome = item.directory.outcome
+    return {"run_id": item.run_id, "status": str(outcome.phase) if outcome else _UNFINISHED, "canceled_now": now}
+
+
+def _line(ended: dict[str, Any]) -> str:
+    if ended["status"] == _UNFINISHED:
+        return f"run {ended['run_id']} does not end"
+    return f"{'' if ended['canceled_now'] else 'nothing to cancel: '}run {ended['run_id']} ended {ended['status']}"
 
 
 def _unfinished(experiment: str | None) -> list[GpuClusterSubmittedRun]:

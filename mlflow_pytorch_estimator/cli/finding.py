@@ -43,11 +43,15 @@ def local(wanted: str) -> JobDir | None:
 
 def newest() -> JobDir:
     """The job that was submitted last; raises UnknownRunError when there is none."""
-    jobs = [JobDir(path) for path in _jobs()]
-    dated = [(_submitted(item), item) for item in jobs if item.exists]
-    if not dated:
+    jobs = every()
+    if not jobs:
         raise UnknownRunError(f"no job was submitted from here yet (looked in {jobdir.home() / 'jobs'})")
-    return max(dated, key=lambda pair: pair[0])[1]
+    return jobs[-1]
+
+
+def every() -> list[JobDir]:
+    """The jobs that were submitted from here, newest last."""
+    return sorted((item for path in _jobs() if (item := JobDir(path)).exists), key=_submitted)
 
 
 def handle(wanted: str) -> GpuClusterSubmittedRun:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mlflow_pytorch_estimator import jobdir, tags
+from mlflow_pytorch_estimator import tags
+from mlflow_pytorch_estimator.cli import finding
 from mlflow_pytorch_estimator.cli.facts import Facts, of_directory, of_entity
 from mlflow_pytorch_estimator.errors import GpuClusterError, one_line
 from mlflow_pytorch_estimator.jobdir import JobDir
@@ -17,13 +18,7 @@ _OURS = f"tags.`{tags.SCHEDULER}` != ''"
 def here(experiment: str | None = None) -> list[JobDir]:
     """The jobs that were submitted from here, newest last; raises GpuClusterError for an unknown experiment."""
     wanted = _experiments(experiment) if experiment else None
-    found = []
-    for path in (jobdir.home() / "jobs").glob("[!.]*"):
-        directory = JobDir(path)
-        if directory.exists and (wanted is None or directory.job.experiment_id in wanted):
-            events = directory.events()
-            found.append((events[0].time if events else 0.0, directory))
-    return [directory for _, directory in sorted(found, key=lambda pair: pair[0])]
+    return [item for item in finding.every() if wanted is None or item.job.experiment_id in wanted]
 
 
 def stored(experiment: str | None, limit: int, wanted: str = "") -> list[Facts]:

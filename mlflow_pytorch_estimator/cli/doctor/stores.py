@@ -7,6 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -38,12 +39,10 @@ def check() -> Iterator[Finding]:
 def _tracking(uri: str, shown: str) -> tuple[Finding, str]:
     from mlflow.tracking import MlflowClient
 
-    # MLflow asks an absent server again and again, for minutes.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(_TIMEOUT_SECONDS))
     begun = time.monotonic()
     try:
-        found = MlflowClient(uri).search_experiments(max_results=1)
+        with _impatient():
+            found = MlflowClient(uri).search_experiments(max_results=1)
     except Exception as error:  # noqa: BLE001 - a store may fail in any way
         text = f"{shown} does not answer: {one_line(error)[:200]}"
         return Finding(FAIL, "tracking store", text, "set MLFLOW_TRACKING_URI, or start the server"), ""
@@ -53,6 +52,19 @@ def _tracking(uri: str, shown: str) -> tuple[Finding, str]:
     if seconds > _SLOW_SECONDS:
         return Finding(WARN, "tracking store", text, "metrics will come late; a server nearer by"), location
     return Finding(OK, "tracking store", text), location
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """MLflow asks an absent server again and again, for minutes, unless its user says otherwise."""
+    wanted = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(_TIMEOUT_SECONDS)}
+    added = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
 
 
 def _artifacts(location: str) -> Finding:
