@@ -12,8 +12,10 @@ from typing import Any
 
 import click
 
-from mlflow_pytorch_estimator import locks, page
+from mlflow_pytorch_estimator import console, locks
+from mlflow_pytorch_estimator.console import Terminal
 from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
+from mlflow_pytorch_estimator.journal import duration
 from mlflow_pytorch_estimator.reconcile import lives, reconcile
 from mlflow_pytorch_estimator.status import Phase
 from mlflow_pytorch_estimator.tracking import Stores
@@ -22,50 +24,8 @@ _SHORTEST_POLL_SECONDS = 0.02
 _LONGEST_POLL_SECONDS = 0.25
 _CHUNK = 1 << 20
 _MOST_RANKS = 16
+_COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_red")  # of ranks, on a terminal
 _EXIT_SECONDS = 5.0  # for the agent to leave, and its share of the machine to return
-
-
-class Terminal:
-    """Where a person reads: our lines go to standard error, so that standard output is the job's."""
-
-    def say(self, message: str, phase: Phase | None = None) -> None:
-        """One line of ours."""
-        name = phase.value if phase else ""
-        head = click.style(f"{name:<11}" if message else name, bold=True) if phase else ""
-        click.echo(f"gpu-cluster: {head}{message}".rstrip(), err=True)
-
-    def commands(self, run_id: str) -> None:
-        """How to follow and cancel a job."""
-        click.echo("\n".join(f"    {line}" for line in page.follow_commands(run_id).splitlines()), err=True)
-
-    def error(self, text: str) -> None:
-        """Text as it is."""
-        click.echo(text, err=True)
-
-    def output(self, data: bytes) -> None:
-        """Bytes of the job, unchanged where the stream takes bytes."""
-        if not hasattr(sys.stdout, "buffer"):  # a notebook
-            sys.stdout.write(data.decode("utf-8", errors="replace"))
-        else:
-            sys.stdout.flush()
-            sys.stdout.buffer.write(data)
-        sys.stdout.flush()
-
-
-class SilentTerminal(Terminal):
-    """For those who only want to wait."""
-
-    def say(self, message: str, phase: Phase | None = None) -> None:
-        """Nothing."""
-
-    def commands(self, run_id: str) -> None:
-        """Nothing."""
-
-    def output(self, data: bytes) -> None:
-        """Nothing."""
-
-    def error(self, text: str) -> None:
-        """Nothing."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +72,11 @@ class LogTail:
             data, self._partial = self._partial + b"\n", b""
         return self._prefixed(data) if self._prefix and data else data
 
+    @property
+    def unfinished(self) -> bytes:
+        """The beginning of a line whose end is not there yet."""
+        return self._partial
+
     def _prefixed(self, data: bytes) -> bytes:
         """Lines with the prefix. A piece of a line gets an end, because another rank's may come next."""
         data = data if data.endswith(b"\n") else data + b"\n"
@@ -124,7 +89,13 @@ def tail_of(directory: JobDir, log: Path) -> LogTail:
     # By the job, as long as not all logs are there; by the logs, where a newer version has started more.
     expected = job.distribution.world_size(job.resources.node_count)
     several = max(expected, len(directory.rank_logs())) > 1
-    return LogTail(log, f"[{log.stem.replace('_', ' ')}] ".encode() if several else b"")
+    return LogTail(log, _prefix(log).encode() if several else b"")
+
+
+def _prefix(log: Path) -> str:
+    words = f"[{log.stem.replace('_', ' ')}]"
+    colour = _COLOURS[int(log.stem.split("_")[1]) % len(_COLOURS)]
+    return f"{click.style(words, fg=colour)} " if console.coloured() else f"{words} "
 
 
 class Follower:
@@ -142,6 +113,12 @@ class Follower:
 
     def follow(self) -> Outcome:
         """Block until the end. Ends a job that nobody works on any more as Failed."""
+        with self._terminal.watching(self._directory.progress):
+            final = self._until_the_end()
+        self._close(final)
+        return final
+
+    def _until_the_end(self) -> Outcome:
         pause = _SHORTEST_POLL_SECONDS
         while True:
             outcome = self._directory.outcome
@@ -159,7 +136,6 @@ class Follower:
         final = self._directory.outcome
         if final is None:
             raise LookupError(f"job directory {self._directory.path} has gone")
-        self._close(final)
         return final
 
     def _print_news(self, *, last: bool = False) -> bool:
@@ -169,7 +145,7 @@ class Follower:
             if event.phase is Phase.FINALIZING:
                 while self._print_output(last=True):  # all of it is there, and came before
                     pass
-            self._terminal.say(event.message, event.phase)
+            self._terminal.enter(event.phase, event.message, event.time)
         self._printed = len(events)
         return self._print_output(last=last) or busy
 
@@ -182,12 +158,13 @@ class Follower:
             if data:
                 self._terminal.output(self._choice.lines(data))
                 busy = True
+        self._terminal.unfinished({log.stem.replace("_", " "): tail.unfinished for log, tail in self._tails.items()})
         return busy
 
     def _close(self, outcome: Outcome) -> None:
         events = self._directory.events()
         seconds = outcome.time - events[0].time if events else 0.0
-        self._terminal.say(f"after {duration(seconds)}", outcome.phase)
+        self._terminal.close(outcome.phase, duration(seconds))
         failure = outcome.failure or {}
         self._say_whom_it_ended(failure)
         if failure.get("traceback") and not self._stands_above(failure):
@@ -206,11 +183,3 @@ class Follower:
         """Whether the person has just seen the traceback, as the end of the job's output."""
         last = str(failure["traceback"]).splitlines()[-1]
         return sys.stdout.isatty() and sys.stderr.isatty() and last in failure.get("last_lines", [])
-
-
-def duration(seconds: float) -> str:
-    """``3.2 s``, ``2 min 5 s``, ``1 h 4 min``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

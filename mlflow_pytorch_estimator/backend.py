@@ -13,8 +13,7 @@ import click
 import mlflow
 from mlflow.projects.backend.abstract_backend import AbstractBackend
 
-from mlflow_pytorch_estimator import submission
-from mlflow_pytorch_estimator.attach import Terminal
+from mlflow_pytorch_estimator import console, submission
 from mlflow_pytorch_estimator.border import as_execution_exception
 from mlflow_pytorch_estimator.config import SYNCHRONOUS, read_config
 from mlflow_pytorch_estimator.dryrun.plan import Plan
@@ -52,7 +51,8 @@ class GpuClusterBackend(AbstractBackend):
             )
             if config.dry_run:
                 _show(submission.plan(request), attached=command_line is not None)
-            submitted = submission.submit(request)
+            with console.terminal().busy("submitting"):
+                submitted = submission.submit(request)
             announce(submitted, detach=config.detach, attached=command_line is not None)
             synchronous = bool(options.get(SYNCHRONOUS))
             if synchronous and not config.detach:
@@ -65,7 +65,7 @@ class GpuClusterBackend(AbstractBackend):
 def _show(plan: Plan, *, attached: bool) -> NoReturn:
     """Print a plan and leave: MLflow would write tags into the run that it expects back, and there is none."""
     click.echo(str(plan))
-    Terminal().say("dry run: nothing was submitted")
+    console.terminal().say("dry run: nothing was submitted")
     if attached:
         raise click.exceptions.Exit(0)
     raise DryRunError("dry run: nothing was submitted; this error's `plan` is what would have been", plan)
@@ -73,7 +73,7 @@ def _show(plan: Plan, *, attached: bool) -> NoReturn:
 
 def announce(submitted: GpuClusterSubmittedRun, *, detach: bool, attached: bool) -> None:
     """Say which run it is and how to go on."""
-    terminal = Terminal()
+    terminal = console.terminal()
     terminal.say(f"run {submitted.run_id}" + (f": {submitted.url}" if submitted.url else ""))
     for notice in submitted.directory.job.notices:
         terminal.say(f"note: {notice}")

@@ -7,6 +7,7 @@
       cancel          somebody asked the job to end
       attempt         number of the current try;  checkpoints/  outlives them
       relay/          MLflow calls of the ranks on their way to the submit host, see ``relay``
+      progress.json   how far downloads or uploads have come, see ``progress``
       prepared.json   what became of preparing it, where that was the work of a node
       ranks/          what keepers below a launcher note;  system_metrics.jsonl  samples of all nodes
       tasks/NUMBER    of a group: links to the directories of its jobs, see ``arrays``
@@ -107,6 +108,7 @@ class JobDir:
         self.relay_log = self.logs / "relay.log"
         self.tasks = path / "tasks"
         self.progress_lock = path / "progress.lock"
+        self.progress = path / "progress.json"
         self.prepared = path / "prepared.json"
         self._attempt = path / "attempt"
         self._job = path / "job.json"

@@ -67,3 +67,11 @@ def timeline(events: Sequence[Event], now: float) -> list[dict[str, object]]:
         }
         for event, end in zip(starts, ends, strict=True)
     ]
+
+
+def duration(seconds: float) -> str:
+    """``3.2 s``, ``2 min 5 s``, ``1 h 4 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

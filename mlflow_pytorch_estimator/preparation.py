@@ -15,6 +15,7 @@ from mlflow_pytorch_estimator.environments import EnvironmentSpec, ReadyEnvironm
 from mlflow_pytorch_estimator.environments.runner import Runner
 from mlflow_pytorch_estimator.errors import ProjectError, one_line
 from mlflow_pytorch_estimator.jobdir import JobDir
+from mlflow_pytorch_estimator.progress import ProgressFile
 from mlflow_pytorch_estimator.spec import Container, JobSpec
 
 
@@ -42,6 +43,7 @@ class Preparation:
                 ready = self._ready(spec, log, upgrade=job.upgrade_environment)
                 while not ready.claim(self.directory.path):  # somebody tidied up at this very moment
                     ready = self._ready(spec, log)
+            ProgressFile(self.directory.progress).clear()
             job = use_environment(job, self.directory, ready)
         return job
 
@@ -53,6 +55,7 @@ class Preparation:
             log=log,
             cancelled=self.canceled,
             say=self.say,
+            measured=ProgressFile(self.directory.progress),
             upgrade=upgrade,
         )
 

@@ -8,10 +8,11 @@ import time
 
 from mlflow.projects.submitted_run import SubmittedRun
 
-from mlflow_pytorch_estimator import locks
+from mlflow_pytorch_estimator import console, locks
 from mlflow_pytorch_estimator.arrays import group
-from mlflow_pytorch_estimator.attach import Choice, Follower, Terminal
+from mlflow_pytorch_estimator.attach import Choice, Follower
 from mlflow_pytorch_estimator.border import as_execution_exception
+from mlflow_pytorch_estimator.console import Terminal
 from mlflow_pytorch_estimator.errors import DetachedError, RunFailedError, UnknownRunError
 from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
 from mlflow_pytorch_estimator.reconcile import lives, reconcile
@@ -65,7 +66,7 @@ class GpuClusterSubmittedRun(SubmittedRun):
         Raises ``DetachedError`` after Ctrl-C: the job goes on unless a second one follows within 5 s.
         """
         with as_execution_exception():
-            outcome = self.follow(Terminal())
+            outcome = self.follow(console.terminal())
             if outcome.phase is not Phase.COMPLETED and self._raises:
                 raise RunFailedError(self.verdict(outcome), self._run_id)
         return outcome.phase is Phase.COMPLETED

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from mlflow_pytorch_estimator import locks
-from mlflow_pytorch_estimator.attach import Follower, LogTail, Terminal, duration
+from mlflow_pytorch_estimator.attach import Follower, LogTail
+from mlflow_pytorch_estimator.console import Terminal
 from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
+from mlflow_pytorch_estimator.journal import duration
 from mlflow_pytorch_estimator.spec import InterpreterSpec, JobSpec
 from mlflow_pytorch_estimator.status import Phase
 

@@ -664,7 +664,7 @@ def test_uv_environment(
 ) -> None:
     given |= {"HOME": str(tmp_path)}
     found = uv_environment(given, requirements, tmp_path / "cache")
-    always = {"HOME": str(tmp_path), "NO_COLOR": "1", "UV_NO_PROGRESS": "1"}
+    always = {"HOME": str(tmp_path), "NO_COLOR": "1"}
     pip = {name: value for name, value in given.items() if name.startswith("PIP_")}
     assert found == always | pip | expected
 

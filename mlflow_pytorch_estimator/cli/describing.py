@@ -54,7 +54,7 @@ def _of_job(directory: JobDir) -> dict[str, Any]:
 
 
 def _lines(found: Facts, described: dict[str, Any]) -> list[str]:
-    from mlflow_pytorch_estimator.attach import duration
+    from mlflow_pytorch_estimator.journal import duration
 
     rows = [
         ("Run", found.run_id),

@@ -66,7 +66,8 @@ def logs(run: str, *, follow: bool, ranks: tuple[int, ...], grep: str | None) ->
     if found is None or not found.rank_logs():
         _print_stored(finding.run_id(run), choice)
         return
-    from mlflow_pytorch_estimator.attach import Terminal, tail_of
+    from mlflow_pytorch_estimator.attach import tail_of
+    from mlflow_pytorch_estimator.console import Terminal
 
     for log in choice.of(found.rank_logs()):
         tail = tail_of(found, log)
@@ -119,11 +120,11 @@ def wait(runs: tuple[str, ...], *, timeout: float | None, as_json: bool) -> None
 
 
 def _follow(directory: JobDir, choice: Any) -> int:
-    from mlflow_pytorch_estimator.attach import Terminal
     from mlflow_pytorch_estimator.cli.launching import follow
+    from mlflow_pytorch_estimator.console import terminal
     from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
 
-    return follow(GpuClusterSubmittedRun(directory.path.name, directory), Terminal(), choice)
+    return follow(GpuClusterSubmittedRun(directory.path.name, directory), terminal(), choice)
 
 
 def _pattern(grep: str | None) -> re.Pattern[bytes] | None:
@@ -134,8 +135,8 @@ def _pattern(grep: str | None) -> re.Pattern[bytes] | None:
 
 
 def _print_stored(run_id: str, choice: Any) -> None:
-    from mlflow_pytorch_estimator.attach import Terminal
     from mlflow_pytorch_estimator.cli import facts
+    from mlflow_pytorch_estimator.console import Terminal
 
     for data in facts.stored_logs(run_id, choice):
         Terminal().output(choice.lines(data))

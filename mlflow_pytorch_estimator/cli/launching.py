@@ -11,8 +11,9 @@ import click
 from mlflow_pytorch_estimator.cli import exits, output, words
 
 if TYPE_CHECKING:
-    from mlflow_pytorch_estimator.attach import Choice, Terminal
+    from mlflow_pytorch_estimator.attach import Choice
     from mlflow_pytorch_estimator.config import BackendConfig
+    from mlflow_pytorch_estimator.console import Terminal
     from mlflow_pytorch_estimator.description import Source
     from mlflow_pytorch_estimator.request import Request
     from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
@@ -152,26 +153,28 @@ def submit(  # noqa: PLR0913 - the options of a command
 
 def _launch(source: Source, config: BackendConfig, given: Mapping[str, Any]) -> None:
     from mlflow_pytorch_estimator import submission
-    from mlflow_pytorch_estimator.attach import Terminal
+    from mlflow_pytorch_estimator.console import terminal
 
     request = _request(source, config, given)
     if given["dry_run"] or config.dry_run:
         click.echo(str(submission.plan(request)))
-        Terminal().say("dry run: nothing was submitted")
+        terminal().say("dry run: nothing was submitted")
         return
-    show(submission.submit(request), detach=config.detach, as_json=given["as_json"])
+    with terminal().busy("submitting"):
+        submitted = submission.submit(request)
+    show(submitted, detach=config.detach, as_json=given["as_json"])
 
 
 def show(submitted: GpuClusterSubmittedRun, *, detach: bool, as_json: bool) -> None:
     """Say which run it is, and follow it unless ``detach``; leaves with its exit status."""
-    from mlflow_pytorch_estimator.attach import SilentTerminal, Terminal
     from mlflow_pytorch_estimator.backend import announce
+    from mlflow_pytorch_estimator.console import SilentTerminal, terminal
 
     if not as_json:
         announce(submitted, detach=detach, attached=True)
     status = exits.COMPLETED
     if not detach:
-        status = follow(submitted, SilentTerminal() if as_json else Terminal())
+        status = follow(submitted, SilentTerminal() if as_json else terminal())
     if as_json:
         from mlflow_pytorch_estimator.cli import facts
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 _TITLES = ("RUN", "STATE", "ELAPSED", "COMPUTE", "METRIC", "NAME", "REASON")
 _STATES = ("Preparing", "Queued", "Scaling", "Running", "Finalizing", "Completed", "Failed", "Canceled")
-_CLEAR = "\033[H\033[J"
 
 
 @click.command(short_help="List runs: state, why they wait, where, how long, last metric.")
@@ -68,11 +67,13 @@ def _print(found: list[Facts], *, clear: bool) -> None:
 
         width = shutil.get_terminal_size().columns
     lines = output.table(_TITLES, [_row(item) for item in found], width) if found else ["no runs"]
-    click.echo((_CLEAR if clear and width else "") + "\n".join(lines))
+    if clear and width:
+        click.clear()
+    click.echo("\n".join(lines))
 
 
 def _row(item: Facts) -> tuple[str, ...]:
-    from mlflow_pytorch_estimator.attach import duration
+    from mlflow_pytorch_estimator.journal import duration
 
     return (
         item.run_id[:8],

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mlflow_pytorch_estimator.environments.spec import EnvironmentSpec
+    from mlflow_pytorch_estimator.progress import Progress
 
 _NOT_OURS = (errno.EROFS, errno.EACCES, errno.EPERM)
 _AS_IT_IS = {"local": sys.executable, "container": "python"}
@@ -96,10 +97,12 @@ def prepare(  # noqa: PLR0913 - each has one meaning, and all but two have a nam
     log: TextIO,
     cancelled: Callable[[], bool],
     say: Callable[[str], None],
+    measured: Callable[[Progress], None] = lambda progress: None,
     base: tuple[str, ...] | None = None,
     upgrade: bool = False,
 ) -> ReadyEnvironment:
-    """Return the environment, building it first if need be; ``log`` gets all that the tools say.
+    """Return the environment, building it first if need be; ``log`` gets all that the tools say,
+    ``measured`` how far downloads have come.
 
     The versions are those of the last time unless ``upgrade``. EnvironmentBuildError holds the tool's reason;
     BuildCancelled follows within a fraction of a second after ``cancelled()`` has become true.
@@ -109,7 +112,7 @@ def prepare(  # noqa: PLR0913 - each has one meaning, and all but two have a nam
     if ready:
         return ready
     asked = request(spec, project_dir, cache_dir, base)
-    runner = Runner(log, cancelled, say, -1)
+    runner = Runner(log, cancelled, say, -1, measured)
     try:
         lock = _locked(asked, runner, upgrade=upgrade)
         ready = _ready(asked, lock, runner)

@@ -21,6 +21,8 @@ from mlflow_pytorch_estimator.errors import EnvironmentBuildError, GpuClusterErr
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from mlflow_pytorch_estimator.progress import Progress
+
 _KEEPER = str(Path(keeper.__file__).resolve())
 # In the environment of all that one keeper has started: what a killed keeper leaves is nobody's child.
 _MARK = "GPU_CLUSTER_BUILD"
@@ -48,7 +50,7 @@ def _signal_name(number: int) -> str:
     return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
-def _ignore(line: str) -> None:
+def _ignore(_news: object) -> None:
     return
 
 
@@ -63,6 +65,8 @@ class Runner:
     """Gets what the user should see: one short line at a time."""
     lock: int
     """Descriptor of the build's lock: held by the keeper as well, so it is free only when all has ended."""
+    measured: Callable[[Progress], None] = _ignore
+    """Gets how far downloads have come."""
 
     def run(
         self,

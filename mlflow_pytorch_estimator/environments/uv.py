@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mlflow_pytorch_estimator.environments.messages import reason
 from mlflow_pytorch_estimator.environments.runner import CommandFailed
 from mlflow_pytorch_estimator.errors import EnvironmentBuildError
+from mlflow_pytorch_estimator.progress import Downloads
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +31,7 @@ _DROPPED = (
     "__PYVENV_LAUNCHER__",
 )
 _DROPPED_GROUPS = ("PYTHON", "UV_PROJECT", "UV_VENV", "UV_WORKING_DIR")
-_PROGRESS = re.compile(r"\s*(Resolved|Prepared|Installed|Downloading|Building|Updating) \S")
+_PROGRESS = re.compile(r"\s*(Resolved|Prepared|Installed|Building|Updating) \S")
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,18 @@ class Uv:
         from uv import find_uv_bin
 
         self.runner.log.write(f"$ uv {' '.join(arguments)}\n")
+        downloads = Downloads(self.runner.measured)
+
+        def noted(line: str) -> None:
+            downloads.note(line)
+            if _PROGRESS.match(line):
+                self.runner.say(line.strip())
+
         try:
-            return self.runner.run([find_uv_bin(), *arguments], self.environ, limit=limit, noted=self._note)
+            return self.runner.run([find_uv_bin(), *arguments], self.environ, limit=limit, noted=noted)
         except CommandFailed as error:
             words = str(error) if error.status < 0 else reason(error.output)
             raise EnvironmentBuildError(words or str(error)) from None
-
-    def _note(self, line: str) -> None:
-        if _PROGRESS.match(line):
-            self.runner.say(line.strip())
 
 
 def uv_environment(environ: Mapping[str, str], requirements: tuple[str, ...], cache_dir: Path) -> dict[str, str]:
@@ -80,7 +84,8 @@ def uv_environment(environ: Mapping[str, str], requirements: tuple[str, ...], ca
         result["UV_PRERELEASE"] = "allow"  # uv does not read it from a requirements file
     if _device(_uv_cache(result)) != _device(cache_dir):
         result.setdefault("UV_LINK_MODE", "copy")  # hard links cannot: without this, uv warns
-    return result | {"NO_COLOR": "1", "UV_NO_PROGRESS": "1"}
+    result.pop("UV_NO_PROGRESS", None)  # what it downloads is shown
+    return result | {"NO_COLOR": "1"}
 
 
 def _uv_cache(environ: Mapping[str, str]) -> Path:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_pytorch_estimator import journal
 from mlflow_pytorch_estimator import tags as tag_names
-from mlflow_pytorch_estimator.attach import duration
 from mlflow_pytorch_estimator.failure import tail
+from mlflow_pytorch_estimator.journal import duration
 from mlflow_pytorch_estimator.status import Phase
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
 
-from mlflow_pytorch_estimator import tracking
-from mlflow_pytorch_estimator.attach import SilentTerminal, Terminal
+from mlflow_pytorch_estimator import console, tracking
+from mlflow_pytorch_estimator.console import SilentTerminal, Terminal
 from mlflow_pytorch_estimator.errors import DetachedError, GpuClusterError, one_line
 from mlflow_pytorch_estimator.estimator.exceptions import ExperimentExecutionException
 from mlflow_pytorch_estimator.status import Phase
@@ -70,7 +70,7 @@ def end_interactive(run: Run, status: str) -> None:
 def _follow(run: Run, show_output: bool) -> Phase:
     job = run.job
     if job is not None and not run._inside:
-        return job.follow(Terminal() if show_output else _OnlyAnswers()).phase
+        return job.follow(console.terminal() if show_output else _OnlyAnswers()).phase
     pause, told = _SHORTEST_POLL_SECONDS, ""
     while True:
         phase = run._phase()
