@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import signal
 import traceback
+from collections import deque
 from collections.abc import Sequence
 from types import FrameType
+from typing import Any
 
 from mlflow_pytorch_estimator import keeper, processes, rank_policy, resuming
 from mlflow_pytorch_estimator.attempt import Attempt, Limits, Verdict
@@ -25,6 +27,8 @@ from mlflow_pytorch_estimator.schedulers.base import Allocation, Others, count
 from mlflow_pytorch_estimator.spec import JobSpec
 from mlflow_pytorch_estimator.status import Phase
 
+_MOST_LIVES = 4096  # of ranks that are told of: an elastic job may start many
+
 
 class Agent:
     """Runs one job from its first node. ``held`` are the locks that last as long as anything of the job lives."""
@@ -34,6 +38,7 @@ class Agent:
         self.reporter = Reporter(directory)
         self._inherited = [lock.fd for lock in held]
         self._asked_to_end = False
+        self._lives: deque[dict[str, Any]] = deque(maxlen=_MOST_LIVES)
         keeper.become_subreaper()
         processes.record(directory.agent)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -71,7 +76,7 @@ class Agent:
         except Exception as error:  # noqa: BLE001 - the outer edge of the job: the run must not stay RUNNING
             traceback.print_exc()
             keeper.kill_descendants()
-            self.directory.conclude(Phase.FAILED, f"the agent failed: {type(error).__name__}: {error}")
+            self.last_word(Phase.FAILED, f"the agent failed: {type(error).__name__}: {error}")
             return
         keeper.kill_descendants()
         self.directory.enter(Phase.FINALIZING)
@@ -80,7 +85,11 @@ class Agent:
     def conclude_canceled(self) -> None:
         """The last word on a job that somebody ended, unless it has one."""
         if self.directory.outcome is None:
-            self.directory.conclude(Phase.CANCELED, "canceled by request")
+            self.last_word(Phase.CANCELED, "canceled by request")
+
+    def last_word(self, phase: Phase, reason: str, exit_code: int | None = None, **details: Any) -> None:
+        """Write it down, with what has become of the ranks."""
+        self.directory.conclude(phase, reason, exit_code, ranks=list(self._lives) or None, **details)
 
     def deliver(self) -> None:
         """See the outcome into the run."""
@@ -111,7 +120,10 @@ class Agent:
                     lambda: self.canceled,
                     self.reporter.start,
                 )
-                verdict = attempt.run(environ, added)
+                try:
+                    verdict = attempt.run(environ, added)
+                finally:
+                    self._lives += attempt.lives
                 if verdict.failure is None or not verdict.retryable or number > job.max_retries:
                     return verdict.after(earlier)
                 earlier.append(str(verdict.failure["reason"]))
@@ -124,10 +136,10 @@ class Agent:
 
     def _conclude(self, verdict: Verdict) -> None:
         if verdict.completed:
-            self.directory.conclude(Phase.COMPLETED, "", 0)
+            self.last_word(Phase.COMPLETED, "", 0)
         elif verdict.failure is not None:
             reason, code = str(verdict.failure["reason"]), verdict.exit_code
-            self.directory.conclude(Phase.FAILED, reason, code, failure=dict(verdict.failure))
+            self.last_word(Phase.FAILED, reason, code, failure=dict(verdict.failure))
         else:
             self.conclude_canceled()
 

@@ -82,6 +82,7 @@ class Attempt:
     on_start: Callable[[], None]
     """Called when all ranks have been started."""
     _ended: list[Ended] = field(default_factory=list)
+    _begun: float = field(default_factory=time.time)
     _signaled: bool = False
     _environ: Mapping[str, str] = field(init=False)
     _added: Mapping[str, str] = field(init=False)
@@ -115,6 +116,22 @@ class Attempt:
             launch.close()
         self._here.tidy()
         return self._complete(verdict)
+
+    @property
+    def lives(self) -> list[dict[str, Any]]:
+        """What has become of each rank, as ``Outcome.ranks`` has it."""
+        return [
+            {
+                "rank": event.rank,
+                "node": event.node,
+                "attempt": self.number,
+                "start": round(event.started or self._begun, 3),
+                "end": round(event.time, 3),
+                "exit_code": event.exit_code,
+            }
+            for event in self._ended
+            if event.rank is not None and not event.launcher
+        ]
 
     @property
     def _nodes(self) -> list[HereNode | ThereNode]:

@@ -48,6 +48,10 @@ class DataInput:
         """Whether it must be downloaded."""
         return self.mode == "download" and is_artifact_uri(os.fspath(self.uri))
 
+    def origin(self) -> str:
+        """The address, or the absolute path, as it is told to MLflow."""
+        return os.fspath(self.uri) if self.remote or self.mode == "direct" else self.local_path()
+
     def local_path(self) -> str:
         """The absolute path of a local input; raises ProjectError when there is nothing."""
         text = os.fspath(self.uri)

@@ -30,6 +30,8 @@ class Description:
     """Placeholder in ``command`` or ``input_paths`` -> URI that must be downloaded first."""
     input_paths: dict[str, str] = field(default_factory=dict)
     """Name of an input -> its path on the node, or a placeholder."""
+    datasets: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Name of an input -> ``uri`` as the user gave it, and ``path`` on the node or a placeholder; what MLflow shows."""
     storage_dir: str | None = None
     """Where ``inputs`` are put; None means the job directory."""
     tags: dict[str, str] = field(default_factory=dict)

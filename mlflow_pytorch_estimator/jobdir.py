@@ -8,6 +8,7 @@
       attempt         number of the current try;  checkpoints/  outlives them
       relay/          MLflow calls of the ranks on their way to the submit host, see ``relay``
       progress.json   how far downloads or uploads have come, see ``progress``
+      datasets_told   the run names its data, see ``datasets``
       prepared.json   what became of preparing it, where that was the work of a node
       ranks/          what keepers below a launcher note;  system_metrics.jsonl  samples of all nodes
       tasks/NUMBER    of a group: links to the directories of its jobs, see ``arrays``
@@ -79,6 +80,8 @@ class Outcome:
     time: float
     failure: dict[str, Any] | None = None
     """Rank, node, exit code, signal, traceback and last lines of the rank to blame."""
+    ranks: list[dict[str, Any]] | None = None
+    """Each life of each rank: rank, node, attempt, start and end (Unix seconds), exit_code."""
 
 
 class JobDir:
@@ -108,6 +111,7 @@ class JobDir:
         self.relay_log = self.logs / "relay.log"
         self.tasks = path / "tasks"
         self.progress_lock = path / "progress.lock"
+        self.datasets_told = path / "datasets_told"
         self.progress = path / "progress.json"
         self.prepared = path / "prepared.json"
         self._attempt = path / "attempt"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from mlflow.entities import Param, RunStatus, RunTag
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _STATUS_CHECK_SECONDS = 10.0
 _LONGEST_PARAMETER = 6000
 _LONGEST_TAG = 8000
+_REFUSALS = ("INVALID_PARAMETER_VALUE", "ENDPOINT_NOT_FOUND", "FEATURE_DISABLED")
 
 
 def _storable(text: str, longest: int) -> str:
@@ -72,6 +73,7 @@ class RunMirror:
             elif phase is Phase.RUNNING and time.monotonic() - self._checked > _STATUS_CHECK_SECONDS:
                 self._keep_running()
             if phase is Phase.RUNNING:
+                self._tell_datasets()
                 self._metrics.upload()
                 self._logs.upload(self._directory.rank_logs())
 
@@ -120,6 +122,20 @@ class RunMirror:
         if above is not None:
             self._show(above)
 
+    def _tell_datasets(self) -> None:
+        """Once; it reads the data. Datasets that the store refuses are told of no more."""
+        if not self._job.datasets or self._directory.datasets_told.exists():
+            return
+        from mlflow_pytorch_estimator.datasets import inputs_of
+
+        try:
+            self._client.log_inputs(self._job.run_id, inputs_of(self._directory.job, self._concealer.conceal))
+        except MlflowException as error:
+            if error.error_code not in _REFUSALS:
+                raise
+        with suppress(OSError):  # it would be told once more, which changes nothing
+            self._directory.datasets_told.touch(mode=0o600)
+
     def _keep_running(self) -> None:
         # A process of the job that leaves `start_run` ends the run, although the job goes on.
         self._checked = time.monotonic()
@@ -157,6 +173,7 @@ class RunMirror:
             if key not in known
         ]
         problems += self._log_params(params)
+        self._tell_datasets()
         self._set_tags(outcome.phase, outcome, tags.of_outcome(outcome, problems))
         tracking.end(self._client, run_id, outcome.phase.mlflow_status)
 

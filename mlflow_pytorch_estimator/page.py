@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from urllib.parse import urlencode
 
-from mlflow_pytorch_estimator import journal, tags
+from mlflow_pytorch_estimator import journal
 from mlflow_pytorch_estimator.arrays import group
 from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
 from mlflow_pytorch_estimator.spec import JobSpec
@@ -31,6 +32,7 @@ def describe(job: JobSpec, directory: JobDir, phase: Phase, outcome: Outcome | N
     parts.append(_summary(job, directory, phase, events))
     parts.append(_runs(job, directory) if job.members else _parameters(job))
     parts.append(_phases(events))
+    parts.append(_picture(job, outcome))
     parts.append(_follow(job, phase))
     return "\n\n".join(part for part in parts if part)
 
@@ -56,7 +58,8 @@ def _summary(job: JobSpec, directory: JobDir, phase: Phase, events: list[journal
         ("Project", f"{job.project}, entry point `{job.entry_point}`"),
         ("Compute", f"{compute} ({job.scheduler} scheduler)"),
         ("Environment", _environment(job)),
-        *([("Distribution", tags.of_job(job)[tags.DISTRIBUTION])] if job.distribution.kind != "single" else []),
+        *(("Data", f"{name}: {data['uri']}") for name, data in job.datasets.items()),
+        ("Ranks", _ranks(job)),
         *([("Attempt", f"{directory.attempt} of {job.max_retries + 1}")] if directory.attempt > 1 else []),
         ("Job directory", f"`{directory.path}`"),
         *(("Note", notice) for notice in job.notices),
@@ -122,10 +125,26 @@ def _clock(start: object) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(float(str(start))))
 
 
+def _ranks(job: JobSpec) -> str:
+    nodes, per_node, kind = job.resources.node_count, job.distribution.processes_per_node, job.distribution.kind
+    if kind == "single":
+        return "one process"
+    shape = f"{nodes} x {per_node}: {nodes} {'node' if nodes == 1 else 'nodes'}, {per_node} on each"
+    return f"{shape} ({kind})"
+
+
+def _picture(job: JobSpec, outcome: Outcome | None) -> str:
+    """The timeline, where the page is shown by an MLflow server: its address begins there."""
+    if outcome is None or job.members or (job.tracking_uri or "").startswith("databricks"):
+        return ""
+    query = urlencode({"run_uuid": job.run_id, "path": "gpu_cluster/timeline.svg"})
+    return f"![gpu_cluster/timeline.svg in the artifacts](get-artifact?{query})"
+
+
 def _follow(job: JobSpec, phase: Phase) -> str:
     where = "Logs are under `logs/` and results under `outputs/` in the artifacts."
     if phase.terminal:
-        return where
+        return where if job.members else f"{where} Run it again:\n\n{fenced(f'gpu-cluster retry {job.run_id}')}"
     return f"{where} Follow and cancel:\n\n{fenced(follow_commands(job.run_id))}"
 
 

@@ -84,9 +84,12 @@ def download(job: JobSpec, directory: JobDir, say: Callable[[str], None]) -> Job
             raise ProjectError(f"cannot download the input {uri}: {one_line(error)}") from error
         paths[placeholder] = str(Path(found).absolute())
     named = {name: paths.get(path, path) for name, path in job.input_paths.items()}
+    datasets = {name: {**data, "path": paths.get(data["path"], data["path"])} for name, data in job.datasets.items()}
     container = job.container and mounts.with_paths(job.container, paths.values())
     command = resolve_inputs(job.command, paths)
-    return dataclasses.replace(job, command=command, input_paths=named, inputs={}, container=container)
+    return dataclasses.replace(
+        job, command=command, input_paths=named, datasets=datasets, inputs={}, container=container
+    )
 
 
 def is_prepared(job: JobSpec) -> bool:

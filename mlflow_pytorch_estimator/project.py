@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from mlflow_pytorch_estimator.containers.describing import ProjectContainer, rea
 from mlflow_pytorch_estimator.errors import ConfigError, ProjectError, one_line
 from mlflow_pytorch_estimator.secretvalues import Concealer
 from mlflow_pytorch_estimator.shellsecrets import HiddenSecrets
+from mlflow_pytorch_estimator.tracking import without_credentials
 
 LAUNCH_KEYS = (
     "distributed_training",
@@ -80,6 +81,8 @@ class Invocation:
     """Placeholder in ``command`` -> URI that must be downloaded first."""
     paths: tuple[str, ...] = ()
     """Files and folders of this machine that are in ``command``."""
+    datasets: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Name of a parameter of type path -> what it names, see ``Description.datasets``."""
 
 
 def read_project(directory: Path) -> Project:
@@ -132,8 +135,13 @@ def invoke(project: Project, entry_point: str, given: Mapping[str, Any] | None) 
     raw = {**defaults, **parameters}
     inputs: dict[str, str] = {}
     values = {name: _path_value(name, value, inputs) if _is_path(entry, name) else value for name, value in raw.items()}
-    paths = tuple(value for name, value in values.items() if _is_path(entry, name) and value not in inputs)
-    return Invocation(_compose(entry, values), raw, inputs, paths)
+    given_paths = {name: value for name, value in values.items() if _is_path(entry, name)}
+    paths = tuple(value for value in given_paths.values() if value not in inputs)
+    datasets = {
+        name: {"uri": without_credentials(inputs.get(value, value)), "path": value}
+        for name, value in given_paths.items()
+    }
+    return Invocation(_compose(entry, values), raw, inputs, paths, datasets)
 
 
 def _is_path(entry: Any, name: str) -> bool:

@@ -53,6 +53,7 @@ class ProjectSource:
             parameters={name: conceal(value) for name, value in invocation.parameters.items()},
             environment=self._environment(project),
             inputs=invocation.inputs,
+            datasets=invocation.datasets,
             storage_dir=str(Path(storage).absolute()) if storage else None,
             tags=tracking.project_tags(self.uri, self.version, root, self.entry_point),
             container=container,

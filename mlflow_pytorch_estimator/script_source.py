@@ -60,6 +60,7 @@ class ScriptSource:
             inputs=downloads.uris,
             container=self.container and mounts.with_paths(self.container, self._local_inputs(downloads)),
             input_paths=paths,
+            datasets=self._datasets(downloads),
             tags={
                 name: _storable(value)
                 for name, value in tracking.source_tags(
@@ -67,6 +68,20 @@ class ScriptSource:
                 ).items()
             },
         )
+
+    def _datasets(self, downloads: Downloads) -> dict[str, dict[str, str]]:
+        """The inputs, and what stands among the arguments under the name of its option."""
+        found = {input_name(item, number): item for number, item in enumerate(self.inputs)}
+        for number, word in enumerate(self.words):
+            if isinstance(word, DataInput) or is_artifact_uri(word):
+                before = self.words[number - 1] if number else ""
+                option = before.lstrip("-") if isinstance(before, str) and before.startswith("-") else ""
+                item = word if isinstance(word, DataInput) else DataInput(word)
+                found.setdefault(option or item.name or f"argument_{number}", item)
+        return {
+            name: {"uri": tracking.without_credentials(item.origin()), "path": downloads.path_of(item)}
+            for name, item in found.items()
+        }
 
     def _local_inputs(self, downloads: Downloads) -> list[str]:
         items = (*self.inputs, *(word for word in self.words if isinstance(word, DataInput)))

@@ -109,6 +109,8 @@ class JobSpec:
     """Placeholder in ``command`` or ``input_paths`` -> URI that is downloaded before the job is queued."""
     input_paths: dict[str, str] = field(default_factory=dict)
     """Name of an input -> its path, for the variable ``GPU_CLUSTER_INPUT_NAME``."""
+    datasets: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Name of an input -> ``uri`` as the user gave it, and ``path`` on the node; see ``datasets``."""
     storage_dir: str | None = None
     """Where ``inputs`` are put; None means the job directory."""
     grace_seconds: float = 10.0

@@ -220,6 +220,7 @@ def _specify(request: Request, place: placement.Placement, description: Descript
         subdirectory=description.subdirectory,
         inputs=description.inputs,
         input_paths=description.input_paths,
+        datasets=description.datasets,
         storage_dir=description.storage_dir,
         grace_seconds=config.grace_period_seconds,
         max_seconds=config.max_run_duration_seconds,

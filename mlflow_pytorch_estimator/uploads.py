@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlflow_pytorch_estimator import journal
+from mlflow_pytorch_estimator import journal, timeline
 from mlflow_pytorch_estimator.environments import local_freeze
 from mlflow_pytorch_estimator.files import write_atomic
 from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
@@ -130,6 +130,7 @@ def _upload_records(
         "job.json": job.to_json(),
         "timeline.json": json.dumps(journal.timeline(events, time.time()), indent=2) + "\n",
     }
+    records["timeline.svg"] = timeline.svg(events, outcome, time.time())
     if directory.environment.exists():
         records["environment.txt"] = directory.environment.read_text(encoding="utf-8")
     elif job.interpreter.manager == "local":  # the job was faster than its reporter

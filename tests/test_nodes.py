@@ -202,9 +202,9 @@ def test_lives_of_ranks(tmp_path: Path) -> None:
     }.items():
         (tmp_path / name).write_text(words)
     assert records.read(tmp_path) == {
-        "0.0.10": records.Record(0, 0, 10, 0, -9, 7.25),
-        "0.1.12": records.Record(0, 1, 12, 300, None, 8.0),
-        "1.0.11": records.Record(1, 0, 11, 0, 0, 9.5),
+        "0.0.10": records.Record(0, 0, 10, 0, -9, 5.5, 7.25),
+        "0.1.12": records.Record(0, 1, 12, 300, None, 8.0, 8.0),
+        "1.0.11": records.Record(1, 0, 11, 0, 0, 5.75, 9.5),
     }
 
 

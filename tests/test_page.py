@@ -89,13 +89,14 @@ def test_a_page_holds_its_shape(tmp_path: Path, value: str) -> None:
     directory.enter(Phase.RUNNING, f"on {value}")
     failure = {"traceback": value, "last_lines": [value]}
     outcome = Outcome(Phase.FAILED, "rank 0 exited with status 1", 1, 1.0, failure)
-    spec = job(project=value, command=f"echo {value}", parameters={"a": value, value or "b": "c"})
+    data = {value: {"uri": value, "path": value}}
+    spec = job(project=value, command=f"echo {value}", parameters={"a": value, value or "b": "c"}, datasets=data)
     text = outside_fences(describe(spec, directory, Phase.FAILED, outcome))
     assert "<script" not in text
     assert "# heading" not in [line.strip() for line in text.split("\n")]
     rows = [line for line in text.split("\n") if line.startswith("|")]
     tables = [cells(line) for line in rows if not line.startswith(("|---", "| | |"))]
-    assert [len(row) for row in tables] == [2] * (5 + 1 + len(spec.parameters)) + [3] * 3
+    assert [len(row) for row in tables] == [2] * (6 + 1 + 1 + len(spec.parameters)) + [3] * 3
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ def prepare(requests: Sequence[Request], directories: Sequence[JobDir], scratch:
             parameters=description.parameters,
             inputs=description.inputs,
             input_paths=description.input_paths,
+            datasets=description.datasets,
             interpreter=replace(first.job.interpreter, python=None, key=None),
         )
         job = outfit(job, directory, first.job, directories[0])

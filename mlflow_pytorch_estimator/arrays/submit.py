@@ -119,7 +119,9 @@ class _Submission:
         job = found[0].job
         self._scheduler.check(job)
         self._scheduler.check_array(job, len(found), self._limit)
-        above = replace(job, command="", parameters={}, inputs={}, input_paths={}, max_concurrent=self._limit)
+        above = replace(
+            job, command="", parameters={}, inputs={}, input_paths={}, datasets={}, max_concurrent=self._limit
+        )
         run_tags = {**found[0].tags, tags.SUBMISSION: own.path.name}
         prepared = [Prepared(above, run_tags, {}), *found]
         for directory, item in zip(self._directories, prepared, strict=True):

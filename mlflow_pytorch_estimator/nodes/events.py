@@ -21,6 +21,8 @@ class Ended:
     """Name of the program, if it was the launcher of some ranks."""
     key: str = ""
     """As in its ``RankCommand``."""
+    started: float = 0.0
+    """When it began, Unix seconds by the node's clock; 0 where nobody knows."""
     restart: int = 0
     """How often the launcher had started the ranks anew before this one began."""
     consequence: bool = False

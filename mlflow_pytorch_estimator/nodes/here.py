@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mlflow_pytorch_estimator import failure, keeper, ranks
@@ -61,7 +61,8 @@ class HereNode:
             code = process.rank.exit_code
             if code is not None and not process.told:
                 process.told = True
-                ended.append(self._ended(code, time.time(), process.begin, process.command))
+                life = self._life(code, process.command, process.started, time.time())
+                ended.append(self._explained(life, process.begin))
         return ended
 
     def look_for_arrivals(self) -> set[int]:
@@ -113,15 +114,20 @@ class HereNode:
         if code is None or key in self._told:
             return None
         self._told.add(key)
-        return self._ended(code, record.time, record.begin, RankCommand(record.rank, 0, ()), record.restart)
+        life = self._life(code, RankCommand(record.rank, 0, ()), record.started, record.time)
+        return self._explained(replace(life, restart=record.restart), record.begin)
 
-    def _ended(self, code: int, when: float, begin: int, command: RankCommand, restart: int = 0) -> Ended:
-        rank, launcher = command.rank, command.launcher
+    def _life(self, code: int, command: RankCommand, started: float, when: float) -> Ended:
+        return Ended(self.name, code, when, command.rank, command.launcher, command.key, started)
+
+    def _explained(self, life: Ended, begin: int) -> Ended:
+        """The same with what its log says, from ``begin`` on, of why it failed."""
+        code, launcher = life.exit_code, life.launcher
         if code == 0:
-            return Ended(self.name, 0, when, rank, launcher, command.key, restart)
-        text = failure.tail(self._scene.logs / log_name(rank, launcher, self.name), since=begin)
+            return life
+        text = failure.tail(self._scene.logs / log_name(life.rank or 0, launcher, self.name), since=begin)
         report = failure.report(
-            None if launcher else rank,
+            None if launcher else life.rank,
             self.name,
             code,
             text,
@@ -129,7 +135,7 @@ class HereNode:
             runtime=self._scene.runtime,
             out_of_memory=code in _KILLED and oom.kills() > self._killed_for_memory,
         )
-        return Ended(self.name, code, when, rank, launcher, command.key, restart, blame.is_consequence(text), report)
+        return replace(life, consequence=blame.is_consequence(text), report=report)
 
 
 @dataclass
@@ -140,6 +146,7 @@ class Process:
     rank: ranks.Rank
     begin: int
     """Where its log begins."""
+    started: float = field(default_factory=time.time)
     told: bool = False
     _kill_at: float = float("inf")
     _deaf_at: float = float("inf")

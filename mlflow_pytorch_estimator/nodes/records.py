@@ -22,6 +22,7 @@ class Record:
     """Where its log begins."""
     exit_code: int | None
     """None while it runs, or when its keeper was killed."""
+    started: float
     time: float
     """When it ended, or started."""
 
@@ -43,5 +44,5 @@ def read(folder: Path) -> dict[str, Record]:
         if f"{key}.ended" in names:
             code_text, when = (folder / f"{key}.ended").read_text(encoding="ascii").split()
             code = int(code_text)
-        found[key] = Record(rank, restart, pid, int(begin), code, float(when))
+        found[key] = Record(rank, restart, pid, int(begin), code, float(time), float(when))
     return found

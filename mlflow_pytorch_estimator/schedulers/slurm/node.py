@@ -45,7 +45,7 @@ class SlurmAgent(agent.Agent):
         if self.directory.cancel_requested:
             super().conclude_canceled()
         elif self._time_is_over and self.directory.outcome is None:
-            self.directory.conclude(Phase.FAILED, "TIMEOUT: the job's time limit in Slurm was over")
+            self.last_word(Phase.FAILED, "TIMEOUT: the job's time limit in Slurm was over")
 
     def _conclude(self, verdict: Verdict) -> None:
         super()._conclude(memory.explained(verdict, self.directory.logs))
