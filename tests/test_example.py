@@ -11,12 +11,14 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import yaml
+from mlflow.tracking import MlflowClient
 
 pytest.importorskip("torch")
 pytest.importorskip("torchvision")
@@ -378,10 +380,36 @@ def test_a_plain_run_logs_all_that_is_promised(tmp_path: Path, few: Path) -> Non
     assert run.data.params["initial_weights"] == "none"
     for name in epoch(1, 0, 0).metrics():
         assert [point.step for point in client.get_metric_history(run.info.run_id, name)] == [1, 2]
+    seen = {(item.tags[0].value, item.dataset.name, item.dataset.source) for item in run.inputs.dataset_inputs}
+    source = json.dumps({"uri": str(few)})
+    assert seen == {("training", f"{few.name}/train", source), ("validation", f"{few.name}/val", source)}
     figures = {item.path for item in client.list_artifacts(run.info.run_id, "figures")}
     assert figures == {"figures/confusion_matrix.png", "figures/predictions.png"}
     assert json.loads((tmp_path / "outputs" / "classes.json").read_text()) == ["chickens", "turkeys"]
     weights.build_model(str(tmp_path / "outputs" / "model.pt"), 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "kind"),
+    [
+        ({"data_url": "https://me:secret@host/birds.zip?token=secret"}, "birds", "http"),
+        ({"data_url": "/data/birds.zip"}, "birds", "local"),
+        ({}, "drawings", "code"),
+    ],
+)
+def test_the_source_of_the_images_is_one_that_mlflow_knows(
+    few: Path, store: MlflowClient, given: dict[str, Any], name: str, kind: str
+) -> None:
+    import mlflow
+    from birds.provenance import log_images
+
+    run = store.create_run("0")
+    log_images(run.info.run_id, replace(parse([], ""), **given), data.scan(few))
+    found = store.get_run(run.info.run_id).inputs.dataset_inputs
+    assert {item.dataset.name for item in found} == {f"{name}/train", f"{name}/val"}
+    assert {item.dataset.source_type for item in found} == {kind}
+    assert not any("secret" in item.dataset.source for item in found)
+    assert all(mlflow.data.get_source(item)._get_source_type() == kind for item in found)
 
 
 def test_a_job_resumes_its_run_and_keeps_what_is_logged(

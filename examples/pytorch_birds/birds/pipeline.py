@@ -17,6 +17,7 @@ from birds.data import Pictures, default_workers, find_images, make_loader, scan
 from birds.distributed import join
 from birds.download import shown
 from birds.progress import Progress
+from birds.provenance import log_images
 from birds.training import Best, Trainer
 from birds.weights import build_model
 from mlflow_pytorch_estimator import Checkpoint, log_model
@@ -51,6 +52,7 @@ def run(options: Options) -> None:
         # A launcher may have logged its own spelling ('0.0010'), which MLflow does not let us change.
         present = active.data.params
         mlflow.log_params({k: v for k, v in given.items() if v != "" and k not in present})
+        log_images(active.info.run_id, options, images)
         best = _fit(options, images, model, ranks)
         _log_figures(images, best)
         _save(model, images.classes, output)
