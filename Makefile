@@ -8,7 +8,7 @@ OLDEST = 'mlflow==3.8.*' 'sqlalchemy<2.1' 'fastapi<0.120' 'starlette<0.49'
 unexport PYTHONDONTWRITEBYTECODE
 unexport VIRTUAL_ENV
 
-.PHONY: demo test check docs test-system test-oldest test-extended test-horovod-matrix test-chaos clean
+.PHONY: demo test check audit docs test-system test-oldest test-extended test-horovod-matrix test-chaos clean
 
 demo: .venv/installed
 	.venv/bin/mlflow run . -b gpu-cluster
@@ -21,6 +21,10 @@ check: .venv-test/installed
 	.venv-test/bin/ruff check .
 	.venv-test/bin/ruff format --check .
 	.venv-test/bin/mypy
+
+# Known vulnerabilities of what the package brings along. It asks the advisory database, so it is no part of `test`.
+audit: .venv/installed
+	$(UV) tool run pip-audit --progress-spinner off --path $(wildcard .venv/lib/python3*/site-packages)
 
 # The documentation as a site in site/; a link that leads nowhere is an error.
 docs: .venv-test/installed
