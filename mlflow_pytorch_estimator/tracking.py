@@ -108,6 +108,11 @@ def create_run(stores: Stores, experiment_id: str, name: str | None, run_tags: M
     return stores.client().create_run(experiment_id, tags=dict(run_tags), run_name=name)
 
 
+def is_late(error: Exception) -> bool:
+    """Whether a store may have done what it was asked, and only the answer has not come in time."""
+    return "timed out" in str(error)
+
+
 def mark_scheduled(stores: Stores, run_id: str) -> None:
     """Say that the run waits."""
     stores.client().update_run(run_id, status=RunStatus.to_string(RunStatus.SCHEDULED))

@@ -24,6 +24,7 @@ from mlflow_pytorch_estimator.spec import JobSpec
 from mlflow_pytorch_estimator.status import Phase
 from mlflow_pytorch_estimator.submission import Prepared
 from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
+from mlflow_pytorch_estimator.tidying import tidy
 
 _OTHER_FILES = 100  # that a process has open besides one lock for each run
 _logger = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ class _Submission:
 
     def submit(self) -> SubmittedArray:
         """All of it."""
-        submission.tidy()
+        tidy(self._stores)
         try:
             prepared = self._prepare()
         except BaseException:

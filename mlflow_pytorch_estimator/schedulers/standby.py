@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mlflow_pytorch_estimator import detached
+from mlflow_pytorch_estimator import detached, processes
 
 _LENGTH_BYTES = 4
 
@@ -27,7 +27,7 @@ class Standby:
         self._socket, theirs = socket.socketpair()
         with theirs:
             argv = [sys.executable, "-m", __name__, module, str(theirs.fileno())]
-            detached.spawn(argv, Path(os.devnull), Path("/"), os.environ, [theirs.fileno()])
+            detached.spawn(argv, Path(os.devnull), Path("/"), processes.environment(), [theirs.fileno()])
 
     def begin(self, argv: Sequence[str], log: Path, cwd: Path, environ: Mapping[str, str], fds: Sequence[int]) -> None:
         """Let it run ``main([*argv, *fds])``; it has its own numbers for the descriptors. Raises OSError if it died."""

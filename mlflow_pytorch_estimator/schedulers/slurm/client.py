@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -10,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from mlflow_pytorch_estimator import processes
 from mlflow_pytorch_estimator.errors import SchedulerError
 
 _LIMIT_SECONDS = 30.0
@@ -52,7 +52,7 @@ def has(program: str) -> bool:
 
 def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """An environment in which Slurm's commands do what their arguments say."""
-    given = os.environ if environ is None else environ
+    given = processes.environment() if environ is None else environ
     return {name: value for name, value in given.items() if not _FOREIGN.match(name)}
 
 

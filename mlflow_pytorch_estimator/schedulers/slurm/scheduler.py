@@ -7,7 +7,7 @@ import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from mlflow_pytorch_estimator import clusters
+from mlflow_pytorch_estimator import clusters, processes
 from mlflow_pytorch_estimator.clusters import Cluster
 from mlflow_pytorch_estimator.errors import ConfigError, SchedulerError
 from mlflow_pytorch_estimator.jobdir import JobDir
@@ -167,7 +167,7 @@ class SlurmScheduler:
             return False
         deadline = time.monotonic() + _REVIVAL_SECONDS
         while directory.outcome is None and not directory.alive and time.monotonic() < deadline:
-            watcher.ensure(os.environ)
+            watcher.ensure(processes.environment())
             time.sleep(0.1)
         return directory.outcome is None
 
