@@ -1,12 +1,14 @@
 """Kills a process that submits, at a random moment after it has begun to create its run, and looks what is left.
 
-    python tests/submission_kills.py [--seeds 0 200]
+    MLFLOW_DISABLE_TELEMETRY=true python tests/submission_kills.py [--seeds 0 200]
 
-Each seed is one submission: of a single job, of one with an input and therefore a preparer, or of an array. Its
-moment is a function call or return of the submitting process, of the project's own code three times in four. Then a
-command comes by: `gpu-cluster runs`, with or without `--repair`, or another submission. Afterwards no run may be open
-without a job that lives, no job may live without an open run, and once all have ended nothing may be left: no
-process, no staging directory, no run that is open. ``test_submission_kills.py`` runs a few of them.
+MLflow's telemetry has threads, which a fork would lose.
+
+Each seed is one submission: of a single job, of one with an input and therefore a preparer, or of an array. Its moment
+is a function call or return of the submitting process, of the project's own code three times in four. Then a command
+comes by: `gpu-cluster runs`, with or without `--repair`, or another submission. Afterwards no run may be open without a
+job that lives, no job may live without an open run, and once all have ended nothing may be left: no process, no staging
+directory, no run that is open. ``test_submission_kills.py`` runs a few of them.
 """
 
 from __future__ import annotations
@@ -22,13 +24,14 @@ import time
 import traceback
 from collections import Counter as Counted
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
 import mlflow.projects
+import mlflow.store.tracking.sqlalchemy_store
 from click.testing import CliRunner
 from conftest import processes_with
 from mlflow.tracking import MlflowClient
@@ -42,7 +45,6 @@ from mlflow_pytorch_estimator.schedulers.slurm.scheduler import SlurmScheduler
 PACKAGE = str(Path(jobdir.__file__).parent)
 KINDS = ("single", "single", "input", "array")
 COMMANDS = (("runs",), ("runs", "--repair"), ("submit",))
-BATCH = 8
 _OPEN = "attributes.status = 'RUNNING'", "attributes.status = 'SCHEDULED'"
 WINDOWS: dict[str, CodeType] = {"run": tracking.create_run.__code__, "sbatch": SlurmScheduler.submit.__code__}
 """The function with which the time begins in which a kill may come."""
@@ -69,9 +71,11 @@ class Case:
 class Counter:
     """Counts calls and returns from the beginning of a window to the end of the submission; may end the process."""
 
-    def __init__(self, window: CodeType, limit: int | None = None, *, own: bool = True) -> None:
+    def __init__(
+        self, window: CodeType, limit: int | None = None, *, own: bool = True, note: Path | None = None
+    ) -> None:
         self.counts = {True: 0, False: 0}
-        self._window, self._limit, self._own = window, limit, own
+        self._window, self._limit, self._own, self._note = window, limit, own, note
         self._open = False
 
     def __call__(self, frame: FrameType, event: str, argument: object) -> None:
@@ -83,7 +87,16 @@ class Counter:
         if frame.f_code.co_filename.startswith(PACKAGE):
             self.counts[True] += 1
         if self._limit is not None and self.counts[self._own] > self._limit:
+            if self._note is not None:
+                self._note.write_text(_where(frame, event))
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _where(frame: FrameType | None, event: str) -> str:
+    """The line of the project's own code."""
+    while frame is not None and not frame.f_code.co_filename.startswith(PACKAGE):
+        frame = frame.f_back
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {event}" if frame else event
 
 
 class KilledError(Exception):
@@ -91,13 +104,14 @@ class KilledError(Exception):
 
 
 def apart(action: Callable[[], Any]) -> Any:
-    """The answer of a child, which has all modules of this process and none of its connections."""
+    """The answer of a child, which has all modules of this process and none of its connections to the store."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
             os.close(reader)
+            MlflowClient()._tracking_client.store.engine.dispose(close=False)  # its connections are the parent's
             with os.fdopen(writer, "wb") as pipe:
                 pickle.dump(action(), pipe)
             status = 0
@@ -122,6 +136,8 @@ class Ground:
     folder: Path
     scheduler: str = "local"
     window: str = "run"
+    places: dict[int, str] = field(default_factory=dict)
+    """Seed -> where it was killed."""
 
     def __post_init__(self) -> None:
         source = self.folder / "source"
@@ -131,7 +147,7 @@ class Ground:
         (source / "MLproject").write_text(f"name: toy\nentry_points:\n{entries}")
         (source / "train.py").write_text("open('outputs/a.txt', 'w').close()\n")
         self._source = str(source)
-        self._first: str = apart(self._submit_first)
+        self._first = self._submit_first()  # here, so that the children need not load all that it needs
         self._totals = {kind: apart(partial(self._count, kind)) for kind in self.kinds}
 
     @property
@@ -156,12 +172,12 @@ class Ground:
             environment = Environment("as-it-is")
             environment.python.user_managed_dependencies = True
             job = ScriptRunConfig(self._source, "train.py", environment=environment)
-            Experiment(Workspace(), "arrays").submit_array(job, [{}, {}], run_name=name)
+            Experiment(Workspace(), name).submit_array(job, [{}, {}])
         elif kind == "input":
             data = {"data": f"runs:/{self._first}/outputs/a.txt"}
-            self._project(entry_point="reading", parameters=data, run_name=name)
+            self._project(entry_point="reading", parameters=data, experiment_name=name)
         else:
-            self._project(run_name=name)
+            self._project(experiment_name=name)
 
     def _count(self, kind: str) -> dict[bool, int]:
         counter = Counter(WINDOWS[self.window])
@@ -170,20 +186,20 @@ class Ground:
         sys.setprofile(None)
         return counter.counts
 
-    def kill(self, case: Case) -> bool:
-        """Submit and be killed; whether that came before the end."""
+    def kill(self, case: Case) -> str:
+        """Submit and be killed; where that was, "" if the submission came to its end first."""
         kind = case.kind if case.kind in self.kinds else self.kinds[0]
         limit = int(case.moment * self._totals[kind][case.own])
 
         def begin() -> None:
-            sys.setprofile(Counter(WINDOWS[self.window], limit, own=case.own))
+            sys.setprofile(Counter(WINDOWS[self.window], limit, own=case.own, note=self.folder / "where"))
             self.submit(kind, f"seed {case.seed}")
 
         try:
             apart(begin)
         except KilledError:
-            return True
-        return False
+            return (self.folder / "where").read_text()
+        return ""
 
     def come_by(self, command: tuple[str, ...]) -> None:
         """Let a command come by, ten seconds later as far as staging directories know."""
@@ -247,20 +263,21 @@ def left_over(home: Path, seconds: float = 120) -> list[str]:
 
 
 def ends() -> dict[str, str]:
-    """How the submission of each seed ended."""
+    """Experiment -> how its run ended, the one above of an array. Each seed has an experiment of its own."""
     client = MlflowClient()
-    runs = client.search_runs([item.experiment_id for item in client.search_experiments()], max_results=10_000)
     found = {}
-    for run in runs:
-        why = run.data.tags.get("gpu_cluster.failure", "").partition(";")[0]
-        found[run.info.run_name] = f"{run.info.status} {why}".strip()
+    for experiment in client.search_experiments(max_results=10_000):
+        for run in client.search_runs([experiment.experiment_id]):
+            if "mlflow.parentRunId" not in run.data.tags:
+                why = run.data.tags.get("gpu_cluster.failure", "").partition(";")[0]
+                found[experiment.name] = f"{run.info.status} {why}".strip()
     return found
 
 
 def play(ground: Ground, cases: Sequence[Case], command: tuple[str, ...]) -> list[str]:
     """Kill these submissions, let a command come by, and see everything end; what was wrong."""
     for case in cases:
-        ground.kill(case)
+        ground.places[case.seed] = ground.kill(case)
     ground.come_by(command)
     wrong: list[str] = apart(inconsistent)
     wrong += apart(partial(left_over, jobdir.home()))
@@ -271,16 +288,19 @@ def main() -> int:
     """Play the seeds; whether any went wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs=2, default=(0, 200))
+    parser.add_argument("--batch", type=int, default=20, help="so many are killed before a command comes by")
+    parser.add_argument("--scheduler", default="local")
+    parser.add_argument("--window", choices=WINDOWS, default="run")
     arguments = parser.parse_args()
     failed = 0
     with tempfile.TemporaryDirectory() as name:
         os.chdir(name)  # where MLflow puts artifacts
         os.environ["GPU_CLUSTER_HOME"] = f"{name}/home"
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{name}/mlflow.db"
-        ground = Ground(Path(name))
+        ground = Ground(Path(name), arguments.scheduler, arguments.window)
         seeds = range(*arguments.seeds)
-        for number, start in enumerate(range(0, len(seeds), BATCH)):
-            cases = [Case.of(seed) for seed in seeds[start : start + BATCH]]
+        for number, start in enumerate(range(0, len(seeds), arguments.batch)):
+            cases = [Case.of(seed) for seed in seeds[start : start + arguments.batch]]
             command = COMMANDS[number % len(COMMANDS)]
             began = time.monotonic()
             wrong = play(ground, cases, command)
@@ -288,6 +308,8 @@ def main() -> int:
             spent = f"{time.monotonic() - began:5.1f} s"
             print(f"{cases[0].seed:3}-{cases[-1].seed:3} {spent} {' '.join(command)}: {wrong or 'ok'}", flush=True)
         known = apart(ends)
+        for seed in seeds:
+            print(f"{seed:4} {ground.places[seed] or 'not killed':40} {known.get(f'seed {seed}', 'no run')}")
         told = Counted(known.get(f"seed {seed}", "no run") for seed in seeds)
         print("\n".join(f"{count:4} {end}" for end, count in told.most_common()))
     print(f"{failed} batches went wrong")

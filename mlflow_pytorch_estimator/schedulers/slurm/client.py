@@ -62,20 +62,25 @@ def run(
     patient: bool = False,
     text: str | None = None,
     seconds: float | None = None,
+    held: Sequence[int] = (),
 ) -> Answer:
     """Run a command, ``text`` on its standard input; a patient caller waits half a minute for an absent controller.
+
+    It holds the locks whose descriptors are ``held`` even if this process is killed.
 
     Raises SchedulerError when there is no such program, or it does not answer at all.
     """
     for pause in (*_PAUSES, None) if patient else (None,):
-        answer = _once(argv, environment(environ), text, seconds or _LIMIT_SECONDS)
+        answer = _once(argv, environment(environ), text, seconds or _LIMIT_SECONDS, held)
         if not answer.away or pause is None:
             return answer
         time.sleep(pause)
     raise AssertionError("the last pause is None")
 
 
-def _once(argv: Sequence[str], environ: Mapping[str, str], text: str | None, seconds: float) -> Answer:
+def _once(
+    argv: Sequence[str], environ: Mapping[str, str], text: str | None, seconds: float, held: Sequence[int]
+) -> Answer:
     try:
         done = subprocess.run(
             argv,
@@ -85,6 +90,7 @@ def _once(argv: Sequence[str], environ: Mapping[str, str], text: str | None, sec
             errors="replace",
             env=dict(environ),
             timeout=seconds,
+            pass_fds=tuple(held),
             check=False,
         )
     except (FileNotFoundError, NotADirectoryError, PermissionError):
