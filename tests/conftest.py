@@ -19,7 +19,7 @@ import horovod_built
 import mlflow
 import pytest
 from extended import pytest_collection_modifyitems  # noqa: F401 - a hook
-from gateway import gateway  # noqa: F401 - a fixture
+from gateway import gateway, through  # noqa: F401 - fixtures
 from hypothesis import HealthCheck, settings
 from images import image, podman_settings, registry, small_root  # noqa: F401 - fixtures
 from mlflow.entities import Run
