@@ -30,7 +30,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mlflow_pytorch_estimator import journal, locks
+from mlflow_pytorch_estimator import disk, journal, locks
 from mlflow_pytorch_estimator.errors import ProjectError
 from mlflow_pytorch_estimator.files import private_folder, read_json, write_atomic
 from mlflow_pytorch_estimator.snapshots.restore import restore
@@ -107,6 +107,7 @@ class JobDir:
         self.relay_log = self.logs / "relay.log"
         self.tasks = path / "tasks"
         self.progress_lock = path / "progress.lock"
+        self.reserve = path / "reserve"
         self.prepared = path / "prepared.json"
         self._attempt = path / "attempt"
         self._job = path / "job.json"
@@ -127,7 +128,13 @@ class JobDir:
         staged = cls(jobs / f"{_STAGING_PREFIX}{secrets.token_hex(8)}")
         staged.path.mkdir(mode=0o700)
         lock = locks.acquire(staged.lock)
-        staged.logs.mkdir(mode=0o700)
+        try:
+            staged.logs.mkdir(mode=0o700)
+            disk.reserve(staged.reserve)
+        except OSError:
+            staged.remove()
+            lock.close()
+            raise
         return staged, lock
 
     def settle(self, run_id: str) -> JobDir:
@@ -193,8 +200,9 @@ class JobDir:
         return sorted(self.logs.glob("rank_*.log"), key=lambda path: int(path.stem.split("_")[1]))
 
     def enter(self, phase: Phase, message: str = "") -> None:
-        """Record that a phase begins or has something to say."""
-        journal.append(self.journal, phase, message)
+        """Record that a phase begins or has something to say; a full disk costs no more than that."""
+        with disk.ignored():
+            journal.append(self.journal, phase, message)
 
     def events(self) -> list[journal.Event]:
         """All that was recorded."""
@@ -232,10 +240,18 @@ class JobDir:
     def conclude(self, phase: Phase, reason: str, exit_code: int | None = None, **details: Any) -> Outcome:
         """Write the final word; it is durable before anybody is told."""
         outcome = Outcome(phase, reason, exit_code, round(time.time(), 3), **details)
+        text = _dump(asdict(outcome))
         try:
-            write_atomic(self._outcome, _dump(asdict(outcome)))
+            try:
+                write_atomic(self._outcome, text)
+            except OSError as error:
+                if not disk.is_full(error):
+                    raise
+                self.reserve.unlink(missing_ok=True)
+                write_atomic(self._outcome, text)
         except OSError as error:
             raise ProjectError(f"cannot write {self._outcome}: {error.strerror}; free space there") from error
+        self.reserve.unlink(missing_ok=True)
         return outcome
 
     @property

@@ -20,6 +20,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_DOCKER_IMAGE_URI
 from mlflow_pytorch_estimator import (
     after,
     detached,
+    disk,
     fetch,
     jobdir,
     jobenv,
@@ -72,7 +73,8 @@ def submit(request: Request) -> GpuClusterSubmittedRun:
     scheduler = load_scheduler(placement.scheduler_of(request.config))
     scheduler.anticipate()
     try:
-        return _submit(request, scheduler)
+        with disk.told_of(jobdir.home()):
+            return _submit(request, scheduler)
     finally:
         scheduler.dismiss()
 
@@ -112,7 +114,7 @@ def create(
         raise
     run = _create_run(prepared, stores, run_name, directory, lock)
     directory = directory.settle(run.info.run_id)
-    job = keeping(replace(prepared.job, run_id=run.info.run_id, experiment_id=run.info.experiment_id), directory)
+    job = replace(prepared.job, run_id=run.info.run_id, experiment_id=run.info.experiment_id)
     _start(job, stores, scheduler, directory, lock, environ)
     url = tracking.run_url(run, stores.tracking_uri)
     return GpuClusterSubmittedRun(run.info.run_id, directory, url, stores=stores)
@@ -264,6 +266,7 @@ def _start(  # noqa: PLR0913, PLR0917 - all that a job consists of
     environ: dict[str, str],
 ) -> None:
     try:
+        job = keeping(job, directory)
         # The job's own first report waits for this lock, so SCHEDULED never comes after it; the job does not wait.
         with locks.holding(directory.delivery_lock):
             if preparation.is_prepared(job) and after.may_be_handed_over(job, scheduler):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from mlflow_pytorch_estimator import locks, placement, submission, tags, tracking
+from mlflow_pytorch_estimator import disk, jobdir, locks, placement, submission, tags, tracking
 from mlflow_pytorch_estimator.arrays import describing, preparing
 from mlflow_pytorch_estimator.arrays.handing import hand_over
 from mlflow_pytorch_estimator.errors import ConfigError
@@ -50,7 +50,8 @@ def submit_many(
     scheduler = load_scheduler(placement.scheduler_of(requests[0].config))
     scheduler.anticipate()
     try:
-        return _Submission(requests, scheduler, max_concurrent, run_name).submit()
+        with disk.told_of(jobdir.home()):
+            return _Submission(requests, scheduler, max_concurrent, run_name).submit()
     finally:
         scheduler.dismiss()
 
