@@ -239,7 +239,8 @@ class JobDir:
 
     def conclude(self, phase: Phase, reason: str, exit_code: int | None = None, **details: Any) -> Outcome:
         """Write the final word; it is durable before anybody is told."""
-        outcome = Outcome(phase, reason, exit_code, round(time.time(), 3), **details)
+        last = max((event.time for event in self.events()), default=0.0)  # the clock may have been set back since
+        outcome = Outcome(phase, reason, exit_code, max(last, round(time.time(), 3)), **details)
         text = _dump(asdict(outcome))
         try:
             try:
@@ -306,7 +307,7 @@ def sweep(now: float | None = None, *, bury: Callable[[JobDir], bool] = lambda d
         try:
             if name.startswith(_STAGING_PREFIX):
                 directory = JobDir(jobs / name)
-                stale = directory.path.stat().st_mtime < time.time() - 5 and not directory.alive
+                stale = abs(time.time() - directory.path.stat().st_mtime) > 5 and not directory.alive
                 stale = stale and (not directory.exists or bury(directory))
             else:
                 stale = os.stat(f"{jobs}/{name}/delivered").st_mtime < oldest  # noqa: PTH116 - as above

@@ -118,10 +118,14 @@ def mark_scheduled(stores: Stores, run_id: str) -> None:
     stores.client().update_run(run_id, status=RunStatus.to_string(RunStatus.SCHEDULED))
 
 
-def end(client: MlflowClient, run_id: str, status: str) -> None:
-    """Set the final status of a run. MLflow's own call prints the run's address where the job's output should be."""
+def end(client: MlflowClient, run_id: str, status: str, begun: int | None = None) -> None:
+    """Set the final status of a run that began then (Unix milliseconds).
+
+    MLflow's own call prints the run's address where the job's output should be.
+    """
+    when = max(begun or 0, get_current_time_millis())  # the clock may have been set back since
     client._tracking_client.store.update_run_info(
-        run_id, run_status=RunStatus.from_string(status), end_time=get_current_time_millis(), run_name=None
+        run_id, run_status=RunStatus.from_string(status), end_time=when, run_name=None
     )
 
 

@@ -115,6 +115,8 @@ def _upload_tree(client: MlflowClient, run_id: str, tree: Path, scratch: Path) -
 def _upload_script_logs(client: MlflowClient, run_id: str, directory: JobDir) -> None:
     """What the script itself wrote under ``logs``; files that came with the sources are no results."""
     started = next((event.time for event in directory.events() if event.phase is Phase.RUNNING), 0.0)
+    if time.time() < started:  # the clock was set back, and no time of a file says anything any more
+        started = 0.0
     with tempfile.TemporaryDirectory(dir=directory.path) as folder:
         collecting.collect(directory.workdir / "logs", Path(folder), started)
         for ours in directory.logs.iterdir():

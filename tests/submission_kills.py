@@ -222,6 +222,14 @@ def _directories() -> list[JobDir]:
     return [JobDir(path) for path in (jobdir.home() / "jobs").iterdir()]
 
 
+def _known(directory: JobDir) -> str:
+    """What is there to understand it by."""
+    job, log = directory.job, directory.agent_log
+    words = [f"{event.phase} {event.message}".strip() for event in directory.events()]
+    said = log.read_text()[-1500:] if log.exists() else "no log of the agent"
+    return f"{words}, {directory.outcome}, of array {job.array}, members {job.members}, id {directory.job_id}: {said}"
+
+
 def inconsistent() -> list[str]:
     """Open runs without a job, and jobs without an open run."""
     client = MlflowClient()
@@ -256,7 +264,7 @@ def left_over(home: Path, seconds: float = 120) -> list[str]:
         if name.startswith(".new-"):
             wrong.append(f"staging directory {name} is left")
         elif outcome is None or not directory.delivered.exists():
-            wrong.append(f"job {name} has no outcome, or nobody knows of it")
+            wrong.append(f"job {name} has no outcome, or nobody knows of it: {_known(directory)}")
         elif (status := client.get_run(name).info.status) != outcome.phase.mlflow_status:
             wrong.append(f"run {name} is {status}, its job {outcome.phase}")
     return wrong
@@ -288,6 +296,7 @@ def main() -> int:
     """Play the seeds; whether any went wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs=2, default=(0, 200))
+    parser.add_argument("--command", nargs="+", help="always this one")
     parser.add_argument("--batch", type=int, default=20, help="so many are killed before a command comes by")
     parser.add_argument("--scheduler", default="local")
     parser.add_argument("--window", choices=WINDOWS, default="run")
@@ -301,7 +310,7 @@ def main() -> int:
         seeds = range(*arguments.seeds)
         for number, start in enumerate(range(0, len(seeds), arguments.batch)):
             cases = [Case.of(seed) for seed in seeds[start : start + arguments.batch]]
-            command = COMMANDS[number % len(COMMANDS)]
+            command = tuple(arguments.command or COMMANDS[number % len(COMMANDS)])
             began = time.monotonic()
             wrong = play(ground, cases, command)
             failed += bool(wrong)
