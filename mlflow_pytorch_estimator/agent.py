@@ -6,6 +6,7 @@ meanwhile, in a thread: the user's program waits for nothing.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import traceback
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
-from mlflow_pytorch_estimator import keeper, processes, rank_policy, resuming
+from mlflow_pytorch_estimator import disk, keeper, processes, rank_policy, resuming
 from mlflow_pytorch_estimator.attempt import Attempt, Limits, Verdict
 from mlflow_pytorch_estimator.errors import GpuClusterError
 from mlflow_pytorch_estimator.jobdir import JobDir
@@ -40,7 +41,8 @@ class Agent:
         self._asked_to_end = False
         self._lives: deque[dict[str, Any]] = deque(maxlen=_MOST_LIVES)
         keeper.become_subreaper()
-        processes.record(directory.agent)
+        with disk.ignored():
+            processes.record(directory.agent)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
 
@@ -63,19 +65,21 @@ class Agent:
         if not self.stage():
             return
         self.directory.enter(Phase.RUNNING, f"on {_describe(place, others)}")
-        self.directory.outputs.mkdir(exist_ok=True)
-        rank_policy.deliver(self.directory.rank_policy)
         if place.cpus:
             os.sched_setaffinity(0, place.cpus)
         try:
+            with disk.told_of(self.directory.path):
+                self.directory.outputs.mkdir(exist_ok=True)
+                rank_policy.deliver(self.directory.rank_policy)
             verdict = self._try(job, place, others)
         except GpuClusterError as error:
             keeper.kill_descendants()
             self.directory.conclude(Phase.FAILED, str(error))
             return
         except Exception as error:  # noqa: BLE001 - the outer edge of the job: the run must not stay RUNNING
-            traceback.print_exc()
             keeper.kill_descendants()
+            with contextlib.suppress(OSError):  # the disk may be full
+                traceback.print_exc()
             self.last_word(Phase.FAILED, f"the agent failed: {type(error).__name__}: {error}")
             return
         keeper.kill_descendants()
@@ -112,7 +116,8 @@ class Agent:
             limits = Limits.of(job)
             earlier: list[str] = []
             while True:
-                number = self.directory.begin_attempt()
+                with disk.told_of(self.directory.path):
+                    number = self.directory.begin_attempt()
                 added = attempt_environment(job, self.directory, number)
                 environ = rank_environment(outside_of_ranks({**os.environ, **added}), job, self.directory)
                 attempt = Attempt(
@@ -135,6 +140,7 @@ class Agent:
                 followers.dismiss()
 
     def _conclude(self, verdict: Verdict) -> None:
+        verdict = disk.explained(verdict, self.directory.path)
         if verdict.completed:
             self.last_word(Phase.COMPLETED, "", 0)
         elif verdict.failure is not None:

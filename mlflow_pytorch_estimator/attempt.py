@@ -83,6 +83,8 @@ class Attempt:
     """Called when all ranks have been started."""
     _ended: list[Ended] = field(default_factory=list)
     _begun: float = field(default_factory=time.time)
+    _came: list[float] = field(default_factory=list)
+    """When each of them was heard of; ``time.monotonic`` seconds."""
     _signaled: bool = False
     _environ: Mapping[str, str] = field(init=False)
     _added: Mapping[str, str] = field(init=False)
@@ -205,6 +207,7 @@ class Attempt:
                 self.followers.regain()
             fresh = [event for node in self._nodes for event in node.poll()]
             self._ended += fresh
+            self._came += [time.monotonic()] * len(fresh)
             yield fresh
             values = self._sampler.sample()
             if values:
@@ -241,7 +244,8 @@ class Attempt:
         """What an elastic job has survived is not to blame for its end."""
         if self.job.distribution.min_nodes is None:
             return self._ended
-        return [event for event in self._ended if event.time > time.time() - _RECENT_SECONDS]
+        oldest = time.monotonic() - _RECENT_SECONDS
+        return [event for event, came in zip(self._ended, self._came, strict=True) if came > oldest]
 
     def _retryable(self, exit_code: int) -> bool:
         codes = self.job.retry_exit_codes

@@ -32,7 +32,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mlflow_pytorch_estimator import journal, locks
+from mlflow_pytorch_estimator import disk, journal, locks
 from mlflow_pytorch_estimator.errors import ProjectError
 from mlflow_pytorch_estimator.files import private_folder, read_json, write_atomic
 from mlflow_pytorch_estimator.snapshots.restore import restore
@@ -113,6 +113,7 @@ class JobDir:
         self.progress_lock = path / "progress.lock"
         self.datasets_told = path / "datasets_told"
         self.progress = path / "progress.json"
+        self.reserve = path / "reserve"
         self.prepared = path / "prepared.json"
         self._attempt = path / "attempt"
         self._job = path / "job.json"
@@ -133,7 +134,13 @@ class JobDir:
         staged = cls(jobs / f"{_STAGING_PREFIX}{secrets.token_hex(8)}")
         staged.path.mkdir(mode=0o700)
         lock = locks.acquire(staged.lock)
-        staged.logs.mkdir(mode=0o700)
+        try:
+            staged.logs.mkdir(mode=0o700)
+            disk.reserve(staged.reserve)
+        except OSError:
+            staged.remove()
+            lock.close()
+            raise
         return staged, lock
 
     def settle(self, run_id: str) -> JobDir:
@@ -199,8 +206,9 @@ class JobDir:
         return sorted(self.logs.glob("rank_*.log"), key=lambda path: int(path.stem.split("_")[1]))
 
     def enter(self, phase: Phase, message: str = "") -> None:
-        """Record that a phase begins or has something to say."""
-        journal.append(self.journal, phase, message)
+        """Record that a phase begins or has something to say; a full disk costs no more than that."""
+        with disk.ignored():
+            journal.append(self.journal, phase, message)
 
     def events(self) -> list[journal.Event]:
         """All that was recorded."""
@@ -237,11 +245,20 @@ class JobDir:
 
     def conclude(self, phase: Phase, reason: str, exit_code: int | None = None, **details: Any) -> Outcome:
         """Write the final word; it is durable before anybody is told."""
-        outcome = Outcome(phase, reason, exit_code, round(time.time(), 3), **details)
+        last = max((event.time for event in self.events()), default=0.0)  # the clock may have been set back since
+        outcome = Outcome(phase, reason, exit_code, max(last, round(time.time(), 3)), **details)
+        text = _dump(asdict(outcome))
         try:
-            write_atomic(self._outcome, _dump(asdict(outcome)))
+            try:
+                write_atomic(self._outcome, text)
+            except OSError as error:
+                if not disk.is_full(error):
+                    raise
+                self.reserve.unlink(missing_ok=True)
+                write_atomic(self._outcome, text)
         except OSError as error:
             raise ProjectError(f"cannot write {self._outcome}: {error.strerror}; free space there") from error
+        self.reserve.unlink(missing_ok=True)
         return outcome
 
     @property
@@ -296,7 +313,7 @@ def sweep(now: float | None = None, *, bury: Callable[[JobDir], bool] = lambda d
         try:
             if name.startswith(_STAGING_PREFIX):
                 directory = JobDir(jobs / name)
-                stale = directory.path.stat().st_mtime < time.time() - 5 and not directory.alive
+                stale = abs(time.time() - directory.path.stat().st_mtime) > 5 and not directory.alive
                 stale = stale and (not directory.exists or bury(directory))
             else:
                 stale = os.stat(f"{jobs}/{name}/delivered").st_mtime < oldest  # noqa: PTH116 - as above
@@ -306,6 +323,19 @@ def sweep(now: float | None = None, *, bury: Callable[[JobDir], bool] = lambda d
             JobDir(jobs / name).remove()
             removed += 1
     return removed
+
+
+def abandoned() -> list[JobDir]:
+    """Jobs with a run that nobody works on, and that no scheduler was told of as far as is known here."""
+    jobs = home() / "jobs"
+    found = []
+    for name in os.listdir(jobs) if jobs.is_dir() else ():  # noqa: PTH208 - as above
+        if name.startswith(".") or os.path.exists(f"{jobs}/{name}/delivered"):  # noqa: PTH110 - as above
+            continue
+        directory = JobDir(jobs / name)
+        if directory.exists and directory.job_id is None and directory.outcome is None and not directory.alive:
+            found.append(directory)
+    return found
 
 
 def snapshots_in_use() -> set[str]:

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlflow_pytorch_estimator.status import Phase
@@ -33,13 +33,19 @@ def append(path: Path, phase: Phase, message: str = "") -> None:
 
 
 def read(path: Path) -> list[Event]:
-    """All complete events so far."""
+    """All complete events so far; none is earlier than the one before it, whatever became of the clock meanwhile."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return []
     complete = text[: text.rfind("\n") + 1]
-    return [event for line in complete.splitlines() if (event := _event(line)) is not None]
+    events: list[Event] = []
+    for line in complete.splitlines():
+        event = _event(line)
+        if event is not None:
+            late = bool(events) and event.time < events[-1].time
+            events.append(replace(event, time=events[-1].time) if late else event)
+    return events
 
 
 def _event(line: str) -> Event | None:

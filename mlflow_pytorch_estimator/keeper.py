@@ -244,6 +244,13 @@ def _write_record(path: str, text: str) -> None:
     os.rename(f"{path}~", path)  # noqa: PTH104 - as above
 
 
+def _note_end(record: str, status: int) -> None:
+    try:  # noqa: SIM105 - contextlib costs milliseconds here
+        _write_record(f"{record}.ended", f"{os.waitstatus_to_exitcode(status)} {time.time():.6f}")
+    except OSError:  # a full disk: what the rank has left must end all the same
+        pass
+
+
 def main(argv: list[str]) -> None:
     """Run the command given after ``--`` and end as it ends."""
     cut = argv.index("--")
@@ -282,7 +289,7 @@ def main(argv: list[str]) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
     status = _wait(rank)
     if record:
-        _write_record(f"{record}.ended", f"{os.waitstatus_to_exitcode(status)} {time.time():.6f}")
+        _note_end(record, status)
     # First: a container's own programs need no help then. Again, if the agent had to kill them meanwhile.
     tidy = tidy_up(afterwards)
     _end_leftovers()

@@ -165,17 +165,17 @@ class RunMirror:
         run_id = self._job.run_id
         self._metrics.upload()
         problems = uploads.upload_results(self._client, self._directory, self._job, outcome, self._concealer)
-        known = self._client.get_run(run_id).data.params
+        run = self._client.get_run(run_id)
         # The script's own logging wins: MLflow refuses a second value, so ours may only come after it.
         params = [
             Param(key, _storable(self._concealer.conceal(value), _LONGEST_PARAMETER))
             for key, value in self._job.parameters.items()
-            if key not in known
+            if key not in run.data.params
         ]
         problems += self._log_params(params)
         self._tell_datasets()
         self._set_tags(outcome.phase, outcome, tags.of_outcome(outcome, problems))
-        tracking.end(self._client, run_id, outcome.phase.mlflow_status)
+        tracking.end(self._client, run_id, outcome.phase.mlflow_status, run.info.start_time)
 
     def _log_params(self, params: list[Param]) -> list[str]:
         # A name or value that the store refuses must not keep the job's end from the run.

@@ -9,6 +9,12 @@ from pathlib import Path
 from mlflow_pytorch_estimator.files import read_json, write_atomic
 
 
+def environment() -> dict[str, str]:
+    """A copy of this process's variables, whatever its threads change meanwhile: those of MLflow's telemetry do."""
+    found = ((name, os.environ.get(name)) for name in list(os.environ))
+    return {name: value for name, value in found if value is not None}
+
+
 def start_time(pid: int) -> int | None:
     """Clock ticks from boot to the start of a process, or None when there is no such process."""
     try:

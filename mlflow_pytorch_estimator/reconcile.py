@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from mlflow_pytorch_estimator import disk
 from mlflow_pytorch_estimator.arrays import group
 from mlflow_pytorch_estimator.errors import UnknownRunError
 from mlflow_pytorch_estimator.jobdir import JobDir
@@ -67,7 +68,8 @@ def _conclude_dead(directory: JobDir) -> None:
         return
     who = _WHO_DIED.get(phase, "the agent was killed, or the machine went down")
     when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(events[-1].time)) if events else "at the start"
-    directory.conclude(Phase.FAILED, f"{who}; last known phase: {phase} ({when})")
+    full = "" if disk.has_room(directory.path) else f"; {disk.words(directory.path)}"
+    directory.conclude(Phase.FAILED, f"{who}; last known phase: {phase} ({when}){full}")
 
 
 def _end_containers(directory: JobDir) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -50,7 +51,8 @@ class Reporter:
         # This thread only: importing MLflow takes seconds of a core just when the ranks start.
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, os.nice(0) + _NICENESS))
         if self._directory.job.interpreter.manager == "local" and not self._directory.environment.exists():
-            write_atomic(self._directory.environment, local_freeze())
+            with contextlib.suppress(OSError):  # a full disk: the end of the job must be told all the same
+                write_atomic(self._directory.environment, local_freeze())
         from mlflow_pytorch_estimator.mirror import RunMirror
 
         mirror = RunMirror(self._directory)
@@ -83,6 +85,7 @@ def _attempt(action: Callable[[], None]) -> bool:
     try:
         action()
     except Exception as error:  # noqa: BLE001 - the outer edge of the thread: a store may fail in any way, the job goes on
-        print(f"{time.strftime('%F %T')} MLflow: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # the disk may be full
+            print(f"{time.strftime('%F %T')} MLflow: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return False
     return True

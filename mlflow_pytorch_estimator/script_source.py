@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlflow_pytorch_estimator import jobdir, tracking
+from mlflow_pytorch_estimator import jobdir, processes, tracking
 from mlflow_pytorch_estimator.containers import mounts
 from mlflow_pytorch_estimator.data_input import DataInput, Downloads, is_artifact_uri
 from mlflow_pytorch_estimator.description import Description
@@ -47,7 +47,7 @@ class ScriptSource:
         if self.words[:2] == ("python", self.entry_point):
             _check_is_taken(self.directory, os.path.normpath(self.entry_point))
         downloads = Downloads()
-        concealer = Concealer.from_environ({**os.environ, **self.environment_variables})
+        concealer = Concealer.from_environ({**processes.environment(), **self.environment_variables})
         paths = {input_name(item, number): downloads.path_of(item) for number, item in enumerate(self.inputs)}
         return Description(
             top=self.directory.absolute(),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mlflow_pytorch_estimator import processes
 from mlflow_pytorch_estimator.jobenv import CARRIED_VARIABLE
 
 _SECRET_NAME = re.compile(r"TOKEN|PASSWORD|PASSWD|SECRET|KEY|CREDENTIAL", re.IGNORECASE)
@@ -24,7 +24,7 @@ class Concealer:
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] | None = None) -> Concealer:
         """Secrets are variables named like one, with a value too long to be a switch or a count."""
-        found = dict(os.environ if environ is None else environ)
+        found = processes.environment() if environ is None else dict(environ)
         found.update(json.loads(found.get(CARRIED_VARIABLE, "{}")))
         names = (name for name in found if _SECRET_NAME.search(name))
         return cls({found[name]: name for name in names if _is_secret(found[name])})

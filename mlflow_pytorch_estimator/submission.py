@@ -7,12 +7,12 @@ run is created, and a run that exists always has a job or a reason.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_DOCKER_IMAGE_URI
@@ -20,6 +20,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_DOCKER_IMAGE_URI
 from mlflow_pytorch_estimator import (
     after,
     detached,
+    disk,
     fetch,
     jobdir,
     jobenv,
@@ -27,6 +28,7 @@ from mlflow_pytorch_estimator import (
     placement,
     preparation,
     preparer,
+    processes,
     resuming,
     snapshots,
     tags,
@@ -48,6 +50,7 @@ from mlflow_pytorch_estimator.schedulers.base import Scheduler
 from mlflow_pytorch_estimator.spec import InterpreterSpec, JobSpec
 from mlflow_pytorch_estimator.status import Phase
 from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
+from mlflow_pytorch_estimator.tidying import tidy
 from mlflow_pytorch_estimator.tracking import Stores
 
 _NO_RUN = ""
@@ -70,7 +73,8 @@ def submit(request: Request) -> GpuClusterSubmittedRun:
     scheduler = load_scheduler(placement.scheduler_of(request.config))
     scheduler.anticipate()
     try:
-        return _submit(request, scheduler)
+        with disk.told_of(jobdir.home()):
+            return _submit(request, scheduler)
     finally:
         scheduler.dismiss()
 
@@ -97,22 +101,34 @@ def create(
     prepared_in: Callable[[JobDir], Prepared], stores: Stores, run_name: str | None, scheduler: Scheduler
 ) -> GpuClusterSubmittedRun:
     """Prepare a job in a new directory, make its run and hand it over."""
-    tidy()
+    tidy(stores)
     directory, lock = stage()
     try:
         prepared = prepared_in(directory)
         scheduler.check(prepared.job)
+        environ = environment(stores, prepared)
         directory.write_job(prepared.job)  # from here on a killed submitter leaves a trace that leads to its run
-        run = tracking.create_run(stores, prepared.job.experiment_id, run_name, prepared.tags)
     except BaseException:
         directory.remove()
         lock.close()
         raise
+    run = _create_run(prepared, stores, run_name, directory, lock)
     directory = directory.settle(run.info.run_id)
-    job = keeping(replace(prepared.job, run_id=run.info.run_id, experiment_id=run.info.experiment_id), directory)
-    _start(job, stores, scheduler, directory, lock, environment(stores, prepared))
+    job = replace(prepared.job, run_id=run.info.run_id, experiment_id=run.info.experiment_id)
+    _start(job, stores, scheduler, directory, lock, environ)
     url = tracking.run_url(run, stores.tracking_uri)
     return GpuClusterSubmittedRun(run.info.run_id, directory, url, stores=stores)
+
+
+def _create_run(prepared: Prepared, stores: Stores, name: str | None, directory: JobDir, lock: locks.HeldLock) -> Any:
+    try:
+        return tracking.create_run(stores, prepared.job.experiment_id, name, prepared.tags)
+    except BaseException as error:
+        # Where the answer did not come, the run may be there all the same: the next command looks for it.
+        if isinstance(error, Exception) and not tracking.is_late(error):
+            directory.remove()
+        lock.close()
+        raise
 
 
 def refuse_ranks() -> None:
@@ -122,16 +138,10 @@ def refuse_ranks() -> None:
         raise ProjectError(f"rank {other.rank} of a job submits nothing, only rank 0 does: ask is_rank_zero() first")
 
 
-def tidy() -> None:
-    """Remove what killed submitters have left, old jobs, and snapshots that no job needs."""
-    if jobdir.sweep(bury=tracking.end_orphan):
-        snapshots.prune(jobdir.home() / "snapshots", jobdir.snapshots_in_use())
-
-
 def environment(stores: Stores, prepared: Prepared) -> dict[str, str]:
     """What the job's processes start with, secrets included."""
     return {
-        **os.environ,
+        **processes.environment(),
         **stores.environment(),
         jobdir.HOME_VARIABLE: str(jobdir.home()),
         **jobenv.carried(prepared.variables),
@@ -257,6 +267,7 @@ def _start(  # noqa: PLR0913, PLR0917 - all that a job consists of
     environ: dict[str, str],
 ) -> None:
     try:
+        job = keeping(job, directory)
         # The job's own first report waits for this lock, so SCHEDULED never comes after it; the job does not wait.
         with locks.holding(directory.delivery_lock):
             if preparation.is_prepared(job) and after.may_be_handed_over(job, scheduler):

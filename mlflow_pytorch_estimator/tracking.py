@@ -108,15 +108,24 @@ def create_run(stores: Stores, experiment_id: str, name: str | None, run_tags: M
     return stores.client().create_run(experiment_id, tags=dict(run_tags), run_name=name)
 
 
+def is_late(error: Exception) -> bool:
+    """Whether a store may have done what it was asked, and only the answer has not come in time."""
+    return "timed out" in str(error)
+
+
 def mark_scheduled(stores: Stores, run_id: str) -> None:
     """Say that the run waits."""
     stores.client().update_run(run_id, status=RunStatus.to_string(RunStatus.SCHEDULED))
 
 
-def end(client: MlflowClient, run_id: str, status: str) -> None:
-    """Set the final status of a run. MLflow's own call prints the run's address where the job's output should be."""
+def end(client: MlflowClient, run_id: str, status: str, begun: int | None = None) -> None:
+    """Set the final status of a run that began then (Unix milliseconds).
+
+    MLflow's own call prints the run's address where the job's output should be.
+    """
+    when = max(begun or 0, get_current_time_millis())  # the clock may have been set back since
     client._tracking_client.store.update_run_info(
-        run_id, run_status=RunStatus.from_string(status), end_time=get_current_time_millis(), run_name=None
+        run_id, run_status=RunStatus.from_string(status), end_time=when, run_name=None
     )
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlflow_pytorch_estimator import journal, timeline
+from mlflow_pytorch_estimator import collecting, disk, journal, timeline
 from mlflow_pytorch_estimator.environments import local_freeze
 from mlflow_pytorch_estimator.files import write_atomic
 from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
@@ -26,10 +24,15 @@ if TYPE_CHECKING:
 _SHORTEST_PAUSE_SECONDS = 5.0
 _LONGEST_PAUSE_SECONDS = 300.0
 _PAUSE_PER_UPLOAD_SECOND = 20.0
+_LARGEST_LIVE_BYTES = 64 << 20
+_CHUNK = 1 << 20
 
 
 class LiveLogs:
-    """Uploads logs that grow. MLflow cannot append, so the pause grows with what an upload costs."""
+    """Uploads logs that grow. MLflow cannot append, so the pause grows with what an upload costs.
+
+    What becomes very large is uploaded at the end only: gigabytes again and again would be the job's largest load.
+    """
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self._client = client
@@ -40,17 +43,27 @@ class LiveLogs:
     def upload(self, logs: Sequence[Path]) -> None:
         """Upload those that have grown, if it is time."""
         began = time.monotonic()
-        grown = [log for log in logs if log.stat().st_size > self._sizes.get(log, 0)]
+        sizes = {log: log.stat().st_size for log in logs}
+        grown = [log for log, size in sizes.items() if self._sizes.get(log, 0) < size <= _LARGEST_LIVE_BYTES]
         if began < self._next or not grown:
             return
         for log in grown:
             # A copy: an upload must not grow while it is under way.
             with tempfile.TemporaryDirectory(dir=log.parent.parent) as folder:
-                copy = Path(shutil.copy2(log, folder))
-                self._sizes[log] = copy.stat().st_size
+                copy = _beginning(log, sizes[log], Path(folder))
+                self._sizes[log] = sizes[log]
                 self._client.log_artifact(self._run_id, str(copy), "logs")
         pause = _PAUSE_PER_UPLOAD_SECOND * (time.monotonic() - began)
         self._next = time.monotonic() + min(_LONGEST_PAUSE_SECONDS, max(_SHORTEST_PAUSE_SECONDS, pause))
+
+
+def _beginning(log: Path, size: int, folder: Path) -> Path:
+    """A copy of so many bytes: one to the end would never end where a rank writes faster than it reads."""
+    copy = folder / log.name
+    with log.open("rb") as source, copy.open("wb") as target:
+        while size > 0 and (data := source.read(min(size, _CHUNK))):
+            size -= target.write(data)
+    return copy
 
 
 def upload_results(
@@ -59,9 +72,11 @@ def upload_results(
     """Upload logs, outputs and our own records; returns what could not be stored, each with its reason."""
     problems: list[str] = []
 
-    def attempt(what: str, action: Callable[[], None]) -> None:
+    def attempt(what: str, action: Callable[[], object]) -> None:
         try:
-            action()
+            left = action()
+            if isinstance(left, str) and left:
+                problems.append(f"{what}: {left}")
         except Exception as error:  # noqa: BLE001 - an artifact store may fail in any way; the status must still arrive
             problems.append(f"{what}: {type(error).__name__}: {str(error)[:300]}")
 
@@ -85,41 +100,29 @@ def _logs(directory: JobDir) -> list[Path]:
     ]
 
 
-def _upload_tree(client: MlflowClient, run_id: str, tree: Path, scratch: Path) -> None:
-    if not _has_links(tree):
+def _upload_tree(client: MlflowClient, run_id: str, tree: Path, scratch: Path) -> str:
+    """Returns what was left out."""
+    if collecting.is_plain(tree):
         client.log_artifacts(run_id, str(tree), "outputs")
-        return
-    # A link could lead anywhere: what it points to outside of the outputs is not the job's to publish.
+        return ""
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        _copy_without_escapes(tree, Path(folder))
-        client.log_artifacts(run_id, folder, "outputs")
+        left = collecting.collect(tree, Path(folder))
+        if any(Path(folder).iterdir()):
+            client.log_artifacts(run_id, folder, "outputs")
+    return collecting.told(left) if left else ""
 
 
 def _upload_script_logs(client: MlflowClient, run_id: str, directory: JobDir) -> None:
     """What the script itself wrote under ``logs``; files that came with the sources are no results."""
     started = next((event.time for event in directory.events() if event.phase is Phase.RUNNING), 0.0)
+    if time.time() < started:  # the clock was set back, and no time of a file says anything any more
+        started = 0.0
     with tempfile.TemporaryDirectory(dir=directory.path) as folder:
-        _copy_without_escapes(directory.workdir / "logs", Path(folder), started)
+        collecting.collect(directory.workdir / "logs", Path(folder), started)
         for ours in directory.logs.iterdir():
             (Path(folder) / ours.name).unlink(missing_ok=True)
         if any(Path(folder).iterdir()):
             client.log_artifacts(run_id, folder, "logs")
-
-
-def _has_links(tree: Path) -> bool:
-    return any(Path(root, name).is_symlink() for root, folders, files in os.walk(tree) for name in (*folders, *files))
-
-
-def _copy_without_escapes(tree: Path, target: Path, since: float = 0.0) -> None:
-    inside = tree.resolve()
-    for root, _, files in os.walk(tree):
-        for name in files:
-            path = Path(root, name)
-            real = path.resolve()
-            if real.is_relative_to(inside) and real.is_file() and real.stat().st_mtime >= since:
-                copy = target / path.relative_to(tree)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                os.link(real, copy)
 
 
 def _upload_records(
@@ -140,7 +143,8 @@ def _upload_records(
     if outcome.failure is not None or outcome.reason:
         failure = outcome.failure or {"reason": outcome.reason, "exit_code": outcome.exit_code}
         records["failure.json"] = json.dumps(failure, indent=2, ensure_ascii=False) + "\n"
-    with tempfile.TemporaryDirectory(dir=directory.path) as folder:
+    # Elsewhere if there is no room for them: they say how the job ended.
+    with tempfile.TemporaryDirectory(dir=directory.path if disk.has_room(directory.path) else None) as folder:
         for name, text in records.items():
             write_atomic(Path(folder) / name, concealer.conceal(text))
         client.log_artifacts(job.run_id, folder, "gpu_cluster")

@@ -19,11 +19,12 @@ import horovod_built
 import mlflow
 import pytest
 from extended import pytest_collection_modifyitems  # noqa: F401 - a hook
-from gateway import gateway  # noqa: F401 - a fixture
+from gateway import gateway, through  # noqa: F401 - fixtures
 from hypothesis import HealthCheck, settings
 from images import image, podman_settings, registry, small_root  # noqa: F401 - fixtures
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
+from mounts import mount  # noqa: F401 - a fixture
 from slurm_cluster import lab, slurm  # noqa: F401 - fixtures
 from told_at_once import pytest_configure  # noqa: F401 - a hook
 from tracking_server import serving

@@ -1,12 +1,15 @@
-"""A tracking server that can be away."""
+"""A tracking server that can be away, or slow."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import mlflow
 import pytest
 import requests
 
@@ -19,6 +22,8 @@ class Gateway:
 
     def __init__(self, real: str) -> None:
         self.away = False
+        self.seconds = 0.0
+        """So long each answer takes."""
         self.status: dict[str, int] = {}
         """End of a path -> what it is answered."""
         self.asked: list[str] = []
@@ -34,6 +39,7 @@ class Gateway:
                     return
                 name = self.path.partition("?")[0].rpartition("/")[2]
                 outer.asked.append(name)
+                time.sleep(outer.seconds)
                 if name in outer.status:
                     self._send(outer.status[name], b"{}")
                     return
@@ -67,3 +73,21 @@ def gateway(server: Server) -> Iterator[Gateway]:
     made = Gateway(server.uri)
     yield made
     made.close()
+
+
+@pytest.fixture
+def through(gateway: Gateway, monkeypatch: pytest.MonkeyPatch, home: Path) -> Iterator[Gateway]:
+    """MLflow's current store is the server behind the gateway; its client does not wait for minutes."""
+    for name, value in {
+        "MLFLOW_TRACKING_URI": gateway.uri,
+        "MLFLOW_REGISTRY_URI": gateway.uri,
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    }.items():
+        monkeypatch.setenv(name, value)
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    mlflow.set_tracking_uri(gateway.uri)
+    mlflow.set_registry_uri(gateway.uri)
+    yield gateway
+    mlflow.set_tracking_uri(before[0])
+    mlflow.set_registry_uri(before[1])

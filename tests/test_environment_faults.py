@@ -51,25 +51,6 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalBench:
     return made
 
 
-@pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    """A function that mounts something over a folder, or skips the test with the reason."""
-    mounted: list[Path] = []
-
-    def do(folder: Path, *arguments: str) -> Path:
-        folder.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(["mount", *arguments, folder], capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"cannot mount a file system here: {done.stderr.strip()}")
-        if folder not in mounted:
-            mounted.append(folder)
-        return folder
-
-    yield do
-    for folder in reversed(mounted):
-        subprocess.run(["umount", folder], check=True)
-
-
 def package(bench: LocalBench, wait: Path | None = None) -> str:
     """A package of the project, whose build goes on once the file ``wait`` is there."""
     folder = bench.project / "mine"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -32,24 +31,6 @@ def started(project: Project, go: Path, more: str = "") -> GpuClusterSubmittedRu
     wait_until(lambda: running.directory.rank_log(0).exists(), 60, "the rank")
     wait_until(lambda: "up" in running.directory.rank_log(0).read_text(), 60, "its first line")
     return running
-
-
-@pytest.fixture
-def through(gateway: Gateway, monkeypatch: pytest.MonkeyPatch, home: Path) -> Iterator[Gateway]:
-    """MLflow's current store is the server behind the gateway; its client does not wait for minutes."""
-    for name, value in {
-        "MLFLOW_TRACKING_URI": gateway.uri,
-        "MLFLOW_REGISTRY_URI": gateway.uri,
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
-    }.items():
-        monkeypatch.setenv(name, value)
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    mlflow.set_tracking_uri(gateway.uri)
-    mlflow.set_registry_uri(gateway.uri)
-    yield gateway
-    mlflow.set_tracking_uri(before[0])
-    mlflow.set_registry_uri(before[1])
 
 
 def test_a_server_that_is_away_at_submission_leaves_nothing(through: Gateway, folder: Path, home: Path) -> None:

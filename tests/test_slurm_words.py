@@ -27,6 +27,7 @@ SMALL = """#!/bin/bash
 #SBATCH --output=/home/me/jobs/r1/logs/agent.log
 #SBATCH --open-mode=append
 #SBATCH --chdir=/home/me/jobs/r1
+#SBATCH --comment=r1
 #SBATCH --signal=B:USR2@40
 #SBATCH --no-requeue
 #SBATCH --exclusive
@@ -40,6 +41,7 @@ LARGE = """#!/bin/bash
 #SBATCH --output="/home/my jobs/r1/logs/agent.log"
 #SBATCH --open-mode=append
 #SBATCH --chdir="/home/my jobs/r1"
+#SBATCH --comment=r1
 #SBATCH --signal=B:USR2@90
 #SBATCH --requeue
 #SBATCH --cpus-per-task=16
@@ -60,6 +62,7 @@ FAR = """#!/bin/bash
 #SBATCH --output=/dev/null
 #SBATCH --open-mode=append
 #SBATCH --chdir=/
+#SBATCH --comment=r1
 #SBATCH --signal=B:USR2@130
 #SBATCH --no-requeue
 #SBATCH --exclusive

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from mlflow_pytorch_estimator import locks, placement, submission, tags, tracking
+from mlflow_pytorch_estimator import disk, jobdir, locks, placement, submission, tags, tracking
 from mlflow_pytorch_estimator.arrays import describing, preparing
 from mlflow_pytorch_estimator.arrays.handing import hand_over
 from mlflow_pytorch_estimator.errors import ConfigError
@@ -24,6 +24,7 @@ from mlflow_pytorch_estimator.spec import JobSpec
 from mlflow_pytorch_estimator.status import Phase
 from mlflow_pytorch_estimator.submission import Prepared
 from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
+from mlflow_pytorch_estimator.tidying import tidy
 
 _OTHER_FILES = 100  # that a process has open besides one lock for each run
 _logger = logging.getLogger(__name__)
@@ -49,7 +50,8 @@ def submit_many(
     scheduler = load_scheduler(placement.scheduler_of(requests[0].config))
     scheduler.anticipate()
     try:
-        return _Submission(requests, scheduler, max_concurrent, run_name).submit()
+        with disk.told_of(jobdir.home()):
+            return _Submission(requests, scheduler, max_concurrent, run_name).submit()
     finally:
         scheduler.dismiss()
 
@@ -87,7 +89,7 @@ class _Submission:
 
     def submit(self) -> SubmittedArray:
         """All of it."""
-        submission.tidy()
+        tidy(self._stores)
         try:
             prepared = self._prepare()
         except BaseException:

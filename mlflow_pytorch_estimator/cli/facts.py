@@ -118,11 +118,14 @@ def timeline(directory: JobDir) -> list[dict[str, object]]:
 
 
 def stored_logs(run_id: str, choice: Choice) -> Iterator[bytes]:
-    """The logs of ranks among the artifacts of a run, each whole; raises UnknownRunError."""
+    """The logs of ranks among the artifacts of a run, piece by piece; raises UnknownRunError."""
+    import tempfile
     from pathlib import Path
 
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
+
+    from mlflow_pytorch_estimator.attach import LogTail
 
     client = MlflowClient()
     try:
@@ -130,9 +133,11 @@ def stored_logs(run_id: str, choice: Choice) -> Iterator[bytes]:
         names = [item.path for item in client.list_artifacts(run_id, "logs") if not item.is_dir]
         chosen = choice.of([Path(name) for name in names if Path(name).name.startswith("rank_")])
         for log in sorted(chosen, key=lambda path: int(path.stem.split("_")[1])):
-            data = Path(client.download_artifacts(run_id, str(log))).read_bytes()
             prefix = f"[{log.stem.replace('_', ' ')}] ".encode() if len(chosen) > 1 else b""
-            yield b"".join(prefix + line for line in data.splitlines(keepends=True))
+            with tempfile.TemporaryDirectory() as folder:
+                tail = LogTail(Path(client.download_artifacts(run_id, str(log), folder)), prefix)
+                while data := tail.read(last=True):
+                    yield data
     except MlflowException as error:
         raise UnknownRunError(f"cannot read the logs of run {run_id}: {one_line(error)}") from error
 

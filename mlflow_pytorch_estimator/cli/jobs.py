@@ -30,6 +30,14 @@ def stored(experiment: str | None, limit: int, wanted: str = "") -> list[Facts]:
     return facts
 
 
+def tidy() -> None:
+    """End what killed submitters have left."""
+    from mlflow_pytorch_estimator import tidying
+    from mlflow_pytorch_estimator.tracking import Stores
+
+    tidying.tidy(Stores.current())
+
+
 def _entities(experiment: str | None, limit: int, wanted: str) -> Iterator[Any]:
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient

@@ -45,6 +45,7 @@ def runs(  # noqa: PLR0913 - the options of a command
 
     if watch and as_json:
         raise click.UsageError("--watch prints for people: leave out --json")
+    jobs.tidy()
     if repair:
         from mlflow_pytorch_estimator.cli import repairing
 

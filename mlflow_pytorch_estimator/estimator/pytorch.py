@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mlflow_pytorch_estimator import processes
 from mlflow_pytorch_estimator.containers import describing
 from mlflow_pytorch_estimator.environments.description.described import (
     PackageRequest,
@@ -125,7 +126,7 @@ class PyTorch:
 
     def __repr__(self) -> str:
         variables = self._job.source.environment_variables
-        concealer = Concealer.from_environ({**os.environ, **variables})
+        concealer = Concealer.from_environ({**processes.environment(), **variables})
         given = {name: value for name, value in self._given.items() if value not in (None, False, 1)}
         if "environment_variables" in given:
             given["environment_variables"] = sorted(variables)  # the values may be secret

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mlflow_pytorch_estimator import agent, clusters, detached, jobdir, locks, processes
+from mlflow_pytorch_estimator import agent, clusters, detached, disk, jobdir, locks, processes
 from mlflow_pytorch_estimator.clusters import Cluster
 from mlflow_pytorch_estimator.errors import ConfigError, SchedulerError
 from mlflow_pytorch_estimator.jobdir import JobDir
@@ -289,11 +289,18 @@ def wait_for_turn(directory: JobDir, queue: Queue, ticket: Path, here: Capacity)
     """Block until the queue grants something; None when the job was canceled meanwhile."""
     told = ""
     while not directory.cancel_requested:
-        answer = queue.poll(ticket, here)
-        if not isinstance(answer, Waiting):
-            return answer
-        if answer.describe() != told:
-            told = answer.describe()
+        try:
+            answer = queue.poll(ticket, here)
+        except OSError as error:
+            if not disk.is_full(error):
+                raise
+            said = disk.words(jobdir.home())
+        else:
+            if not isinstance(answer, Waiting):
+                return answer
+            said = answer.describe()
+        if said != told:
+            told = said
             directory.enter(Phase.QUEUED, told)
         time.sleep(_POLL_SECONDS)
     return None

@@ -8,6 +8,7 @@ its own array's limit holds up nobody.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -78,7 +79,12 @@ class Entry:
         raw = asdict(self)
         if self.request.array is None:
             del raw["request"]["array"], raw["request"]["array_limit"]  # earlier versions read the same queue
-        path.write_text(json.dumps(raw), encoding="utf-8")
+        # Over what stands there, which needs no room: on a full disk a ticket must not become one that nobody can read.
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.ftruncate(fd, os.write(fd, json.dumps(raw).encode()))
+        finally:
+            os.close(fd)
 
 
 Entries = Mapping[Path, Entry]

@@ -60,7 +60,12 @@ class Queue:
             write_atomic(self._counter, str(number))
             path = self._tickets / f"{number:012d}-{name}"
             lock = locks.acquire(path)
-            Entry(request).store(path)
+            try:
+                Entry(request).store(path)
+            except BaseException:
+                path.unlink()  # nobody could read it
+                lock.close()
+                raise
         return Ticket(path, lock)
 
     def poll(self, ticket: Path, capacity: Capacity) -> Capacity | Waiting:

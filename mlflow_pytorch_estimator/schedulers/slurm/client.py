@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -10,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from mlflow_pytorch_estimator import processes
 from mlflow_pytorch_estimator.errors import SchedulerError
 
 _LIMIT_SECONDS = 30.0
@@ -52,7 +52,7 @@ def has(program: str) -> bool:
 
 def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """An environment in which Slurm's commands do what their arguments say."""
-    given = os.environ if environ is None else environ
+    given = processes.environment() if environ is None else environ
     return {name: value for name, value in given.items() if not _FOREIGN.match(name)}
 
 
@@ -62,20 +62,25 @@ def run(
     patient: bool = False,
     text: str | None = None,
     seconds: float | None = None,
+    held: Sequence[int] = (),
 ) -> Answer:
     """Run a command, ``text`` on its standard input; a patient caller waits half a minute for an absent controller.
+
+    It holds the locks whose descriptors are ``held`` even if this process is killed.
 
     Raises SchedulerError when there is no such program, or it does not answer at all.
     """
     for pause in (*_PAUSES, None) if patient else (None,):
-        answer = _once(argv, environment(environ), text, seconds or _LIMIT_SECONDS)
+        answer = _once(argv, environment(environ), text, seconds or _LIMIT_SECONDS, held)
         if not answer.away or pause is None:
             return answer
         time.sleep(pause)
     raise AssertionError("the last pause is None")
 
 
-def _once(argv: Sequence[str], environ: Mapping[str, str], text: str | None, seconds: float) -> Answer:
+def _once(
+    argv: Sequence[str], environ: Mapping[str, str], text: str | None, seconds: float, held: Sequence[int]
+) -> Answer:
     try:
         done = subprocess.run(
             argv,
@@ -85,6 +90,7 @@ def _once(argv: Sequence[str], environ: Mapping[str, str], text: str | None, sec
             errors="replace",
             env=dict(environ),
             timeout=seconds,
+            pass_fds=tuple(held),
             check=False,
         )
     except (FileNotFoundError, NotADirectoryError, PermissionError):

@@ -30,10 +30,12 @@ class Handover(Reporter):
     def deliver(self) -> None:
         """Wait until all is fetched, and leave nothing behind; gives up when nobody calls for ten minutes."""
         self._files.over.touch(mode=0o600)
-        since = time.time()
+        called, since = _touched(self._files.contact), time.monotonic()
         while not self._files.fetched.exists():
             time.sleep(_POLL_SECONDS)
-            if time.time() > max(since, _touched(self._files.contact)) + far.FETCH_SECONDS:
+            if _touched(self._files.contact) != called:
+                called, since = _touched(self._files.contact), time.monotonic()
+            if time.monotonic() > since + far.FETCH_SECONDS:
                 print(f"nobody has fetched the results: they stay in {self._directory.path}", file=sys.stderr)
                 return
         os.chdir("/")

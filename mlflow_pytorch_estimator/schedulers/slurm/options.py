@@ -74,6 +74,12 @@ def users_defaults(options: Collection[str]) -> tuple[str, ...]:
     return tuple(f"--{name}={value}" for name, value in found if value)
 
 
+def cluster(options: Mapping[str, Any]) -> str | None:
+    """The one that is asked for by name, by the options or by the user's shell."""
+    named = {long_name(key): value for key, value in options.items()}
+    return named.get("clusters") or named.get("cluster") or os.environ.get("SBATCH_CLUSTERS") or None
+
+
 def partition(options: Mapping[str, Any]) -> str | None:
     """The one that is asked for, by the options or by the user's shell."""
     named = {long_name(key): value for key, value in options.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import sys
@@ -51,5 +52,7 @@ class Reports:
                 mirror = RunMirror(directory)
                 mirror.deliver() if last else mirror.sync()
             except Exception as error:  # noqa: BLE001 - the outer edge of the thread: a store may fail in any way
-                print(f"{time.strftime('%F %T')} MLflow: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+                said = f"{time.strftime('%F %T')} MLflow: {type(error).__name__}: {error}"
+                with contextlib.suppress(OSError):  # the disk may be full
+                    print(said, file=sys.stderr, flush=True)
                 time.sleep(_PAUSE_SECONDS)

@@ -7,7 +7,7 @@ import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from mlflow_pytorch_estimator import clusters
+from mlflow_pytorch_estimator import clusters, processes
 from mlflow_pytorch_estimator.clusters import Cluster
 from mlflow_pytorch_estimator.errors import ConfigError, SchedulerError
 from mlflow_pytorch_estimator.jobdir import JobDir
@@ -24,6 +24,7 @@ from mlflow_pytorch_estimator.schedulers.base import (
 )
 from mlflow_pytorch_estimator.schedulers.local import JOB_DIRECTORY_VARIABLE
 from mlflow_pytorch_estimator.schedulers.slurm import (
+    adopting,
     arrays,
     broadcast,
     building,
@@ -92,15 +93,15 @@ class SlurmScheduler:
     def submit(self, job: JobSpec, directory: JobDir, lock: HeldLock, environ: Mapping[str, str]) -> str:
         """Hand the job to ``sbatch``; the environment travels with it, in no file of ours and in no script."""
         kinship.note(directory, environ)
-        job_id = self._hand_over(job, script.batch_script(job, directory), environ)
+        job_id = self._hand_over(job, script.batch_script(job, directory), environ, [lock.fd])
         # Before anybody asks: the watcher finds the job by it, and so does a client when this process is killed.
         directory.write_job_id(job_id)
         watcher.ensure(environ)
         return job_id
 
     @staticmethod
-    def _hand_over(job: JobSpec, text: str, environ: Mapping[str, str]) -> str:
-        answer = client.run("sbatch", *_submission(job), environ=environ, patient=True, text=text)
+    def _hand_over(job: JobSpec, text: str, environ: Mapping[str, str], held: Sequence[int]) -> str:
+        answer = client.run("sbatch", *_submission(job), environ=environ, patient=True, text=text, held=held)
         job_id = answer.output.rstrip().rpartition("\n")[2].strip()  # some sites greet before it
         if answer.code != 0 or not queries.address(job_id)[0].isdigit():
             raise SchedulerError(f"Slurm has not taken the job: {answer.reason}")
@@ -118,7 +119,8 @@ class SlurmScheduler:
         job = tasks[0].job
         for task in tasks:
             kinship.note(task.directory, environ)
-        job_id = self._hand_over(job, script.array_script(job, group, len(tasks), group.job.max_concurrent), environ)
+        text = script.array_script(job, group, len(tasks), group.job.max_concurrent)
+        job_id = self._hand_over(job, text, environ, [task.lock.fd for task in tasks])
         group.write_job_id(job_id)
         for number, task in enumerate(tasks):
             task.directory.write_job_id(arrays.task(job_id, number))
@@ -163,11 +165,14 @@ class SlurmScheduler:
 
     def looks_after(self, directory: JobDir) -> bool:
         """Whether Slurm still has the job, or nobody can tell; starts a watcher if there is none."""
-        if directory.job_id is None:
-            return False
+        try:
+            if directory.job_id is None and not adopting.adopt(directory):
+                return False
+        except SchedulerError:
+            return True
         deadline = time.monotonic() + _REVIVAL_SECONDS
         while directory.outcome is None and not directory.alive and time.monotonic() < deadline:
-            watcher.ensure(os.environ)
+            watcher.ensure(processes.environment())
             time.sleep(0.1)
         return directory.outcome is None
 

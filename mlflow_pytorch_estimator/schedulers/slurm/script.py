@@ -27,15 +27,15 @@ _NICE = 1000
 def batch_script(job: JobSpec, directory: JobDir) -> str:
     """The script of a job."""
     if not job.shared_filesystem:
-        return _compose(_far_header(job), job.scheduler_options, _far_body(job, directory))
-    lines = _header(job, directory.path, literal(directory.agent_log))
+        return _compose(_far_header(job, directory), job.scheduler_options, _far_body(job, directory))
+    lines = _header(job, directory, directory.path, literal(directory.agent_log))
     return agent_script(lines, job.scheduler_options, _NODE_MODULE, shlex.quote(str(directory.path)))
 
 
 def array_script(job: JobSpec, group: JobDir, size: int, limit: int | None) -> str:
     """The script of an array of such jobs: each task finds its directory by its number."""
     output = literal(group.tasks, f"/%a/{group.agent_log.relative_to(group.path)}")
-    lines = {**_header(job, group.path, output), "array": f"0-{size - 1}" + (f"%{limit}" if limit else "")}
+    lines = {**_header(job, group, group.path, output), "array": f"0-{size - 1}" + (f"%{limit}" if limit else "")}
     path = f'{shlex.quote(str(group.tasks))}/"$SLURM_ARRAY_TASK_ID"'
     return agent_script(lines, job.scheduler_options, _NODE_MODULE, path)
 
@@ -80,17 +80,24 @@ def basics(job: JobSpec, folder: Path, output: str, suffix: str = "", nodes: int
     }
 
 
-def _far_header(job: JobSpec) -> dict[str, object]:
+def _far_header(job: JobSpec, directory: JobDir) -> dict[str, object]:
     """Of a job whose directory is not there yet when it starts; Slurm does not requeue it."""
     once = replace(job, max_retries=0)
-    return _header(once, Path("/"), "/dev/null", before=far.ARRIVAL_SECONDS, behind=far.END_SECONDS)
+    times = {"before": far.ARRIVAL_SECONDS, "behind": far.END_SECONDS}
+    return _header(once, directory, Path("/"), "/dev/null", **times)
 
 
-def _header(job: JobSpec, folder: Path, output: str, before: float = 0, behind: float = 0) -> dict[str, object]:
-    """The options of a job; ``before`` its agent and ``behind`` its ranks it may take so many seconds more."""
+def _header(  # noqa: PLR0913, PLR0917 - two times and three places
+    job: JobSpec, directory: JobDir, folder: Path, output: str, before: float = 0, behind: float = 0
+) -> dict[str, object]:
+    """The options of a job, whose comment is its run's id.
+
+    ``before`` its agent and ``behind`` its ranks it may take so many seconds more.
+    """
     resources = job.resources
     lines: dict[str, object] = {
         **basics(job, folder, output, nodes=resources.node_count),
+        "comment": directory.path.name,
         "signal": f"B:{END_SIGNAL}@{math.ceil(job.grace_seconds + 30 + behind)}",
         "requeue" if job.max_retries else "no-requeue": True,
     }

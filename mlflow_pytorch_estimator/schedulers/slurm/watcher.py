@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlflow_pytorch_estimator import detached, failure, jobdir, jobenv, locks
+from mlflow_pytorch_estimator import detached, failure, jobdir, jobenv, locks, processes
 from mlflow_pytorch_estimator.arrays import group
 from mlflow_pytorch_estimator.errors import GpuClusterError
 from mlflow_pytorch_estimator.files import private_folder
@@ -105,7 +105,7 @@ class Watcher:
     def __post_init__(self) -> None:
         self._reports = Reports()
         self._far = FarJobs()
-        self._environ = dict(os.environ)  # as it is before MLflow adds to it
+        self._environ = processes.environment()  # as it is before MLflow adds to it
 
     def look(self) -> None:
         """Look at the files of all jobs, and ask Slurm if it is time to."""
