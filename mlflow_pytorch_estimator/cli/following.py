@@ -121,9 +121,9 @@ def wait(runs: tuple[str, ...], *, timeout: float | None, as_json: bool) -> None
 def _follow(directory: JobDir, choice: Any) -> int:
     from mlflow_pytorch_estimator.attach import Terminal
     from mlflow_pytorch_estimator.cli.launching import follow
-    from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
+    from mlflow_pytorch_estimator.handle import JobHandle
 
-    return follow(GpuClusterSubmittedRun(directory.path.name, directory), Terminal(), choice)
+    return follow(JobHandle(directory), Terminal(), choice)
 
 
 def _pattern(grep: str | None) -> re.Pattern[bytes] | None:
