@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlflow_pytorch_estimator import journal
+from mlflow_pytorch_estimator import artifactcopy, journal
 from mlflow_pytorch_estimator.environments import local_freeze
 from mlflow_pytorch_estimator.files import write_atomic
 from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
@@ -86,13 +86,21 @@ def _logs(directory: JobDir) -> list[Path]:
 
 
 def _upload_tree(client: MlflowClient, run_id: str, tree: Path, scratch: Path) -> None:
-    if not _has_links(tree):
-        client.log_artifacts(run_id, str(tree), "outputs")
+    if not artifactcopy.has_links(tree):
+        _store(client, run_id, tree)
         return
     # A link could lead anywhere: what it points to outside of the outputs is not the job's to publish.
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         _copy_without_escapes(tree, Path(folder))
-        client.log_artifacts(run_id, folder, "outputs")
+        _store(client, run_id, Path(folder))
+
+
+def _store(client: MlflowClient, run_id: str, tree: Path) -> None:
+    folder = artifactcopy.folder_of(client.get_run(run_id).info.artifact_uri)
+    if folder is None:
+        client.log_artifacts(run_id, str(tree), "outputs")
+    else:
+        artifactcopy.copy_tree(tree, folder / "outputs")
 
 
 def _upload_script_logs(client: MlflowClient, run_id: str, directory: JobDir) -> None:
@@ -104,10 +112,6 @@ def _upload_script_logs(client: MlflowClient, run_id: str, directory: JobDir) ->
             (Path(folder) / ours.name).unlink(missing_ok=True)
         if any(Path(folder).iterdir()):
             client.log_artifacts(run_id, folder, "logs")
-
-
-def _has_links(tree: Path) -> bool:
-    return any(Path(root, name).is_symlink() for root, folders, files in os.walk(tree) for name in (*folders, *files))
 
 
 def _copy_without_escapes(tree: Path, target: Path, since: float = 0.0) -> None:
