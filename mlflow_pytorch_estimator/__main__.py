@@ -1,5 +1,5 @@
 """``python -m mlflow_pytorch_estimator``: ``gpu-cluster`` where its own name is not on the PATH."""
 
-from mlflow_pytorch_estimator.cli import main
+from mlflow_pytorch_estimator.cli.program import run
 
-main(prog_name="gpu-cluster")
+run()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,13 +18,16 @@ from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
 from mlflow_pytorch_estimator.journal import duration
 from mlflow_pytorch_estimator.reconcile import lives, reconcile
 from mlflow_pytorch_estimator.status import Phase
-from mlflow_pytorch_estimator.tracking import Stores
+
+if TYPE_CHECKING:
+    from mlflow_pytorch_estimator.tracking import Stores
 
 _SHORTEST_POLL_SECONDS = 0.02
 _LONGEST_POLL_SECONDS = 0.25
 _CHUNK = 1 << 20
 _MOST_RANKS = 16
 _COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_red")  # of ranks, on a terminal
+_AGENT_SECONDS = 10.0
 _EXIT_SECONDS = 5.0  # for the agent to leave, and its share of the machine to return
 
 
@@ -131,12 +134,21 @@ class Follower:
                 time.sleep(pause)
         while self._print_news(last=True):
             pass
+        self._leave_delivery_to_the_agent()
         reconcile(self._directory, self._stores)
         locks.wait_until_free(self._directory.lock, _EXIT_SECONDS)
         final = self._directory.outcome
         if final is None:
             raise LookupError(f"job directory {self._directory.path} has gone")
         return final
+
+    def _leave_delivery_to_the_agent(self) -> None:
+        """For a while, where MLflow is not loaded: the agent has it already, and importing it twice slows both."""
+        deadline = time.monotonic() + _AGENT_SECONDS
+        while "mlflow" not in sys.modules and self._directory.alive and time.monotonic() < deadline:
+            if self._directory.delivered.exists():
+                return
+            time.sleep(_SHORTEST_POLL_SECONDS)
 
     def _print_news(self, *, last: bool = False) -> bool:
         events = self._directory.events()

@@ -40,7 +40,7 @@ def collect(tree: Path, target: Path, since: float = 0.0) -> list[str]:
         elif not _is_plain_file(real, mode):
             left.append(f"{found!r} ({_kind(mode)})")
         elif os.lstat(real).st_mtime >= since:
-            _link(real, target / found)
+            link(real, target / found)
     return left
 
 
@@ -76,7 +76,8 @@ def _kind(mode: int) -> str:
     return "a link that leads nowhere" if stat.S_ISLNK(mode) or not mode else "no file"
 
 
-def _link(real: str, copy: Path) -> None:
+def link(real: str, copy: Path) -> None:
+    """The same file under another name; a copy where that cannot be."""
     copy.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(real, copy)

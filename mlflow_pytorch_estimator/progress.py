@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -48,6 +49,23 @@ class ProgressFile:
         """The work is done."""
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
+
+
+class Meter:
+    """Adds up what several threads have done of one piece of work."""
+
+    def __init__(self, tell: Callable[[Progress], None], what: str, total: int) -> None:
+        self._tell = tell
+        self._what = what
+        self._total = total
+        self._done = 0
+        self._lock = threading.Lock()
+
+    def add(self, count: int) -> None:
+        """So many bytes more are done."""
+        with self._lock:
+            self._done += count
+            self._tell(Progress(self._what, self._done, self._total))
 
 
 def read(path: Path) -> Progress | None:

@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlflow_pytorch_estimator import collecting, disk, journal, timeline
+from mlflow_pytorch_estimator import collecting, disk, journal, storing, timeline
 from mlflow_pytorch_estimator.environments import local_freeze
 from mlflow_pytorch_estimator.files import write_atomic
 from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
+from mlflow_pytorch_estimator.progress import ProgressFile
 from mlflow_pytorch_estimator.secretvalues import Concealer
 from mlflow_pytorch_estimator.spec import JobSpec
 from mlflow_pytorch_estimator.status import Phase
@@ -84,7 +85,7 @@ def upload_results(
     for log in logs:
         attempt(f"logs/{log.name}", partial(client.log_artifact, job.run_id, str(log), "logs"))
     if directory.outputs.is_dir() and any(directory.outputs.iterdir()):
-        attempt("outputs", lambda: _upload_tree(client, job.run_id, directory.outputs, directory.path))
+        attempt("outputs", lambda: _upload_tree(client, job.run_id, directory))
     if (directory.workdir / "logs").is_dir():
         attempt("logs", lambda: _upload_script_logs(client, job.run_id, directory))
     attempt("gpu_cluster", lambda: _upload_records(client, directory, job, outcome, concealer))
@@ -100,15 +101,16 @@ def _logs(directory: JobDir) -> list[Path]:
     ]
 
 
-def _upload_tree(client: MlflowClient, run_id: str, tree: Path, scratch: Path) -> str:
+def _upload_tree(client: MlflowClient, run_id: str, directory: JobDir) -> str:
     """Returns what was left out."""
+    tree, progress = directory.outputs, ProgressFile(directory.progress)
     if collecting.is_plain(tree):
-        client.log_artifacts(run_id, str(tree), "outputs")
+        storing.store(client, run_id, tree, directory.path, progress)
         return ""
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+    with tempfile.TemporaryDirectory(dir=directory.path) as folder:
         left = collecting.collect(tree, Path(folder))
         if any(Path(folder).iterdir()):
-            client.log_artifacts(run_id, folder, "outputs")
+            storing.store(client, run_id, Path(folder), directory.path, progress)
     return collecting.told(left) if left else ""
 
 

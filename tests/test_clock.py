@@ -1,4 +1,4 @@
-"""The clock of the machine is set back by an hour while jobs run: nothing waits for that hour, nothing takes minus one."""
+"""The clock of the machine goes back by an hour while jobs run: nothing waits for it, nothing takes minus one."""
 
 from __future__ import annotations
 

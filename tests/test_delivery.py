@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -156,3 +156,69 @@ def test_an_ending_interpreter_starts_no_thread(
     store.error = None
     assert queue.flush(10)
     assert store.taken == [1, 2]
+
+
+def test_a_script_that_is_faster_than_its_store_is_slowed_down_and_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "LIMIT", 50)
+    monkeypatch.setattr(module, "BACKLOG", 20)
+    monkeypatch.setattr(module, "_BATCH", 10)
+    taken: list[int] = []
+
+    def slowly(items: Sequence[Item]) -> None:
+        time.sleep(0.02)
+        taken.extend(item.number for item in items)
+
+    queue: Delivery[Item] = Delivery(slowly, "the store")
+    for number in range(200):
+        queue.put(Item(number))
+        assert number - len(taken) <= 20 + 10  # what is being sent counts twice for a moment
+    assert queue.flush(10)
+    assert taken == list(range(200))
+
+
+def test_a_store_that_hangs_is_waited_for_once(
+    store: Store, queue: Delivery[Item], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BACKLOG", 20)
+    waits: list[float | None] = []
+    wait_for = threading.Condition.wait_for
+
+    def noted(condition: threading.Condition, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
+        waits.append(timeout)
+        return wait_for(condition, predicate, 0.05)
+
+    monkeypatch.setattr(threading.Condition, "wait_for", noted)
+    store.free.clear()
+    for number in range(100):
+        queue.put(Item(number))
+    assert len(waits) == 1
+    store.free.set()
+    wait_until(lambda: store.taken == list(range(100)), 10, "everything")
+
+
+def test_who_closes_gets_nothing_more_and_sends_what_is_left(store: Store, queue: Delivery[Item]) -> None:
+    store.free.clear()
+    for number in range(10):
+        queue.put(Item(number))
+    closing = threading.Thread(target=queue.close)
+    closing.start()
+    late = threading.Thread(target=queue.put, args=(Item(10),), daemon=True)
+    wait_until(lambda: queue._closed, 5, "the closing")
+    late.start()
+    store.free.set()
+    closing.join(10)
+    assert store.taken == list(range(10))
+    assert late.is_alive()
+
+
+def test_closing_gives_up_a_store_that_is_away(store: Store, queue: Delivery[Item]) -> None:
+    store.error = OSError("away")
+    queue.put(Item(1))
+    wait_until(lambda: store.calls == 1, 5, "the first attempt")
+    closing = threading.Thread(target=queue.close)
+    closing.start()
+    closing.join(10)
+    assert not closing.is_alive()
+    assert store.calls == 2

@@ -10,7 +10,7 @@ import click
 from mlflow_pytorch_estimator.cli import exits, finding, output
 
 if TYPE_CHECKING:
-    from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
+    from mlflow_pytorch_estimator.handle import JobHandle
 
 
 _UNFINISHED = "unfinished"
@@ -51,12 +51,12 @@ def cancel(runs: tuple[str, ...], *, everything: bool, experiment: str | None, a
     sys.exit(exits.FAILED if any(item["status"] == _UNFINISHED for item in ended) else exits.COMPLETED)
 
 
-def _cancel(item: GpuClusterSubmittedRun) -> dict[str, Any]:
+def _cancel(item: JobHandle) -> dict[str, Any]:
     item.cancel()
     return _told(item, now=item.directory.outcome is not None)
 
 
-def _told(item: GpuClusterSubmittedRun, *, now: bool) -> dict[str, Any]:
+def _told(item: JobHandle, *, now: bool) -> dict[str, Any]:
     outcome = item.directory.outcome
     return {"run_id": item.run_id, "status": str(outcome.phase) if outcome else _UNFINISHED, "canceled_now": now}
 
@@ -67,7 +67,7 @@ def _line(ended: dict[str, Any]) -> str:
     return f"{'' if ended['canceled_now'] else 'nothing to cancel: '}run {ended['run_id']} ended {ended['status']}"
 
 
-def _unfinished(experiment: str | None) -> list[GpuClusterSubmittedRun]:
+def _unfinished(experiment: str | None) -> list[JobHandle]:
     from mlflow_pytorch_estimator.cli import jobs
 
     return [finding.handle(item.path.name) for item in jobs.here(experiment) if item.outcome is None]

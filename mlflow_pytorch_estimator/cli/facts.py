@@ -12,7 +12,7 @@ from mlflow_pytorch_estimator.cli import finding
 from mlflow_pytorch_estimator.errors import UnknownRunError, one_line
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.page import waiting_reason
-from mlflow_pytorch_estimator.reconcile import reconcile
+from mlflow_pytorch_estimator.reconcile import glance
 from mlflow_pytorch_estimator.status import Phase
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def of(wanted: str) -> Facts:
 
 def of_directory(directory: JobDir, entity: Any = None) -> Facts:
     """Of a job that was submitted from here; ``entity`` is its run, for what only the store knows."""
-    phase = reconcile(directory)
+    phase = glance(directory)
     job, events, outcome = directory.job, directory.events(), directory.outcome
     running = [event.time for event in events if event.phase is Phase.RUNNING]
     reason = outcome.reason if outcome and outcome.phase is not Phase.COMPLETED else waiting_reason(phase, events)

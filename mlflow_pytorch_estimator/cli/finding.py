@@ -11,7 +11,7 @@ from mlflow_pytorch_estimator.errors import UnknownRunError
 from mlflow_pytorch_estimator.jobdir import JobDir
 
 if TYPE_CHECKING:
-    from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
+    from mlflow_pytorch_estimator.handle import JobHandle
 
 LAST = "last"
 _SHORTEST = 4
@@ -54,12 +54,12 @@ def every() -> list[JobDir]:
     return sorted((item for path in _jobs() if (item := JobDir(path)).exists), key=_submitted)
 
 
-def handle(wanted: str) -> GpuClusterSubmittedRun:
+def handle(wanted: str) -> JobHandle:
     """What waits for a run and cancels it."""
     found = directory(wanted)
-    from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun  # MLflow is large
+    from mlflow_pytorch_estimator.handle import JobHandle
 
-    return GpuClusterSubmittedRun(found.path.name, found)
+    return JobHandle(found)
 
 
 def run_id(wanted: str) -> str:

@@ -122,9 +122,9 @@ def wait(runs: tuple[str, ...], *, timeout: float | None, as_json: bool) -> None
 def _follow(directory: JobDir, choice: Any) -> int:
     from mlflow_pytorch_estimator.cli.launching import follow
     from mlflow_pytorch_estimator.console import terminal
-    from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
+    from mlflow_pytorch_estimator.handle import JobHandle
 
-    return follow(GpuClusterSubmittedRun(directory.path.name, directory), terminal(), choice)
+    return follow(JobHandle(directory), terminal(), choice)
 
 
 def _pattern(grep: str | None) -> re.Pattern[bytes] | None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mlflow_pytorch_estimator.config import BackendConfig
     from mlflow_pytorch_estimator.console import Terminal
     from mlflow_pytorch_estimator.description import Source
+    from mlflow_pytorch_estimator.handle import JobHandle
     from mlflow_pytorch_estimator.request import Request
     from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
 
@@ -182,7 +183,7 @@ def show(submitted: GpuClusterSubmittedRun, *, detach: bool, as_json: bool) -> N
     sys.exit(status)
 
 
-def follow(submitted: GpuClusterSubmittedRun, terminal: Terminal, choice: Choice | None = None) -> int:
+def follow(submitted: JobHandle, terminal: Terminal, choice: Choice | None = None) -> int:
     """Show a job until it has ended, say why if it has not completed, and return the exit status."""
     outcome = submitted.follow(terminal, choice)
     if outcome.reason and str(outcome.phase) != "Completed":

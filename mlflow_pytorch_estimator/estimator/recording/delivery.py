@@ -3,7 +3,8 @@
 MLflow's own asynchronous logging is not used: it writes with ten threads, so the order of a resumed vector is not
 kept, and it forgets what the store did not take. Here one thread lives while there is something to send. What a store
 that is away did not take stays in memory, up to a bound, and is tried again. The end of the interpreter waits for it.
-Only a process that is killed can lose what it logged in its last milliseconds.
+So does SIGTERM in a job, see ``lastcall``. Only a process that is killed can lose what it logged last. A script that
+logs faster than its store takes is slowed down to that, so that little is left to send at the end.
 """
 
 from __future__ import annotations
@@ -14,18 +15,22 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
 from mlflow.exceptions import MlflowException
 
 from mlflow_pytorch_estimator.errors import one_line
+from mlflow_pytorch_estimator.estimator.recording.lastcall import before_the_end
 from mlflow_pytorch_estimator.secretvalues import without_password
 
 _logger = logging.getLogger(__name__)
 
 LIMIT = 100_000
+BACKLOG = 10_000  # entries: what a store of a few thousand a second takes within a grace period
 AT_EXIT_SECONDS = 60.0
 _BATCH = 500
+_ROOM_SECONDS = 5.0
 _PAUSES = (1.0, 5.0, 15.0, 60.0)
 _WARN_EVERY_SECONDS = 60.0
 # Sending the same again would not help. Everything else, also a token that has expired, may mend itself.
@@ -67,6 +72,9 @@ os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_c
 class Delivery(Generic[E]):
     """A queue with one thread behind it. ``send`` gets entries of one type, oldest first, and raises if it failed."""
 
+    _takes: bool
+    """Whether the store has taken something since it last kept us waiting."""
+
     def __init__(
         self, send: Callable[[Sequence[E]], None], target: str, on_fork: Callable[[], None] = lambda: None
     ) -> None:
@@ -78,9 +86,10 @@ class Delivery(Generic[E]):
         self._reset()
 
     def put(self, entry: E) -> None:
-        """Have an entry sent; returns at once."""
+        """Have an entry sent; returns at once, unless a store that takes what is logged has much left to take."""
         self._notice_fork()
         with self._changed:
+            self._wait_for_room()
             if self._weight > LIMIT:
                 self._lost += 1
                 return
@@ -89,6 +98,7 @@ class Delivery(Generic[E]):
             if not self._registered:
                 self._registered = True
                 atexit.register(self._at_exit)
+                before_the_end(self)
             inline = not self._thread_runs()
         if inline:
             self._run()
@@ -104,6 +114,22 @@ class Delivery(Generic[E]):
         with self._changed:
             return self._changed.wait_for(lambda: not self._entries, 0 if orphaned else timeout)
 
+    def close(self) -> None:
+        """Take nothing more: ``put`` does not return. Send what is left, unless the store is away."""
+        with self._changed:
+            self._closed = True
+            failures = self._failures
+            self._wake.set()
+            self._changed.wait_for(lambda: not self._entries or self._failures > failures, AT_EXIT_SECONDS)
+
+    def _wait_for_room(self) -> None:
+        while self._closed:
+            self._changed.wait()
+        if len(self._entries) >= BACKLOG and self._takes:
+            enough = self._changed.wait_for(lambda: len(self._entries) < BACKLOG or not self._takes, _ROOM_SECONDS)
+            self._takes = self._takes and enough  # else not before it takes something again
+            self._wait_for_room()
+
     def _reset(self) -> None:
         self._pid = os.getpid()
         self._changed = threading.Condition()
@@ -112,6 +138,8 @@ class Delivery(Generic[E]):
         self._weight = 0
         self._thread: threading.Thread | None = None
         self._failures = 0
+        self._takes = True
+        self._closed = False
         self._lost = 0
         self._warned_at = -_WARN_EVERY_SECONDS
 
@@ -142,6 +170,7 @@ class Delivery(Generic[E]):
                     return
             sent = self._deliver(batch)
             with self._changed:
+                self._takes = bool(sent)
                 self._remove(sent)
                 self._changed.notify_all()
             if not sent:
@@ -154,12 +183,12 @@ class Delivery(Generic[E]):
         if not self._entries:
             return []
         kind = type(self._entries[0])
-        return [entry for entry in self._entries if type(entry) is kind][:_BATCH]
+        return list(islice((entry for entry in self._entries if type(entry) is kind), _BATCH))
 
     def _remove(self, sent: Sequence[E]) -> None:
         gone = {id(entry) for entry in sent}
         self._entries = [entry for entry in self._entries if id(entry) not in gone]
-        self._weight = sum(entry.weight for entry in self._entries)
+        self._weight -= sum(entry.weight for entry in sent)
 
     def _deliver(self, batch: Sequence[E]) -> list[E]:
         """Send a batch; returns the entries that are done with, sent or refused for good."""
