@@ -165,4 +165,6 @@ def _ticks(seconds: float) -> list[float]:
 def _tick_words(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:g} s"
-    return f"{seconds / 60:g} min" if seconds < 7200 else f"{seconds / 3600:g} h"
+    unit, name = (60, "min") if seconds < 7200 else (3600, "h")
+    whole, rest = divmod(round(seconds), unit)
+    return f"{whole}:{rest * 60 // unit:02d} {name}" if rest else f"{whole} {name}"

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from mlflow_pytorch_estimator import timeline
 from mlflow_pytorch_estimator.jobdir import Outcome
 from mlflow_pytorch_estimator.journal import Event
 from mlflow_pytorch_estimator.status import Phase
@@ -104,6 +105,13 @@ def test_any_length_fits(seconds: float) -> None:
     texts, bars = drawn(events, Outcome(Phase.COMPLETED, "", 0, 1000.0 + seconds))
     assert 1 <= len([text for text in texts if text.endswith((" s", " min", " h"))]) <= 11
     assert all(x >= 110 and x + width <= 900 for x, width, *_ in bars)
+
+
+def test_times_are_words_of_people() -> None:
+    words = {
+        seconds: timeline._tick_words(seconds) for seconds in (0.5, 59.0, 60.0, 70.0, 7140.0, 7800.0, 9000.0, 86400.0)
+    }
+    assert list(words.values()) == ["0.5 s", "59 s", "1 min", "1:10 min", "119 min", "2:10 h", "2:30 h", "24 h"]
 
 
 def test_names_are_escaped_and_nothing_is_drawn_of_nothing() -> None:
