@@ -143,6 +143,7 @@ def main() -> None:
     parser.add_argument("--metrics", type=int, default=100_000)
     given = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     with tempfile.TemporaryDirectory() as name, jobs.server(Path(name)) as address:
         folder = Path(name)
         os.environ["GPU_CLUSTER_HOME"] = str(folder / "home")
