@@ -23,14 +23,14 @@ from mlflow_pytorch_estimator.status import Phase
 
 
 def start(script: str, ranks: int = 1, experiment: str = "0") -> JobDir:
-    """Start a job of this interpreter in MLflow's current store."""
+    """Start a job of this interpreter in MLflow's current store; several ranks need torch in it."""
     staged, lock = JobDir.stage()
     staged.source.mkdir()
     (staged.source / "script.py").write_text(script, encoding="utf-8")
     run_id = MlflowClient().create_run(experiment).info.run_id
     directory = staged.settle(run_id)
     interpreter = InterpreterSpec("local", python=sys.executable)
-    distribution = Distribution("horovod", ranks) if ranks > 1 else Distribution()
+    distribution = Distribution("torch", ranks) if ranks > 1 else Distribution()
     command = f"exec {sys.executable} script.py"
     job = JobSpec(run_id, experiment, "bench", "main", command, {}, interpreter, distribution=distribution)
     directory.write_job(job)

@@ -317,12 +317,12 @@ def test_completion(shell: str) -> None:
 def test_what_is_known_of_a_job_here_is_told_without_mlflow(place: Path) -> None:
     run = ids()[-1]
     code = (
-        "import atexit, sys\n"
+        "import atexit, os, sys\n"
         "sys.argv = ['gpu-cluster', *sys.argv[1:]]\n"
         "from mlflow_pytorch_estimator.cli import program\n"
         "class Late:\n"
-        "    def __del__(self): print('taken apart', file=sys.__stderr__)\n"
-        "sys.late = Late()\n"
+        "    def __del__(self, write=os.write): write(2, b'taken apart')\n"
+        "late = Late()\n"
         "main = program.main\n"
         "def noted(**options):\n"
         "    atexit.register(lambda: print('mlflow' in sys.modules))\n"
