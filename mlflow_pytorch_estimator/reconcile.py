@@ -28,9 +28,6 @@ def reconcile(directory: JobDir, stores: Stores | None = None) -> Phase:
     """
     if not directory.exists:
         raise UnknownRunError(f"the job directory {directory.path} has gone")
-    outcome = directory.outcome
-    if outcome is not None and directory.delivered.exists():
-        return outcome.phase
     settle(directory, stores)
     if directory.outcome is not None and not directory.delivered.exists():
         from mlflow_pytorch_estimator.mirror import RunMirror  # not needed to submit, and not small
@@ -41,7 +38,10 @@ def reconcile(directory: JobDir, stores: Stores | None = None) -> Phase:
 
 def glance(directory: JobDir) -> Phase:
     """As ``reconcile``, but what an agent is still delivering is left to it: nobody waits for that to be told."""
-    return directory.phase if directory.outcome is not None and directory.alive else reconcile(directory)
+    outcome = directory.outcome
+    if outcome is not None and directory.delivered.exists():
+        return outcome.phase
+    return directory.phase if outcome is not None and directory.alive else reconcile(directory)
 
 
 def settle(directory: JobDir, stores: Stores | None = None) -> None:

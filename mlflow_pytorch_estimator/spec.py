@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from typing import Any
 
 
@@ -183,5 +184,10 @@ def _container(raw: dict[str, Any] | None) -> Container | None:
 
 
 def _known(cls: type, raw: dict[str, Any]) -> dict[str, Any]:
-    names = {item.name for item in fields(cls)}
+    names = _names(cls)
     return {key: value for key, value in raw.items() if key in names}
+
+
+@cache
+def _names(cls: type) -> frozenset[str]:
+    return frozenset(item.name for item in fields(cls))

@@ -312,3 +312,38 @@ def test_completion(shell: str) -> None:
         check=False,
     )
     assert completed.stdout.strip() == "plain,cancel"
+
+
+def test_what_is_known_of_a_job_here_is_told_without_mlflow(place: Path) -> None:
+    run = ids()[-1]
+    code = (
+        "import atexit, os, sys\n"
+        "sys.argv = ['gpu-cluster', *sys.argv[1:]]\n"
+        "from mlflow_pytorch_estimator.cli import program\n"
+        "class Late:\n"
+        "    def __del__(self, write=os.write): write(2, b'taken apart')\n"
+        "late = Late()\n"
+        "main = program.main\n"
+        "def noted(**options):\n"
+        "    atexit.register(lambda: print('mlflow' in sys.modules))\n"
+        "    main(**options)\n"
+        "program.main = noted\n"
+        "program.run()\n"
+    )
+    for command, said, status in (
+        (["status"], "Completed\n", 0),
+        (["logs"], "hello --lr 0.1 -- x y\n", 0),
+        (["logs", "-f"], "hello --lr 0.1 -- x y\n", 0),
+        (["cancel"], f"nothing to cancel: run {run} ended Completed\n", 0),
+        (["wait"], f"{run}  Completed\n", 0),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *command, run], capture_output=True, text=True, check=False, cwd=place
+        )
+        assert (done.stdout, done.returncode) == (f"{said}False\n", status), done.stderr
+        assert "taken apart" not in done.stderr
+    unknown = subprocess.run(
+        [sys.executable, "-c", code, "logs", "nonsense"], capture_output=True, text=True, check=False
+    )
+    assert unknown.returncode == exits.FAILED
+    assert "no job of run 'nonsense' on this machine" in unknown.stderr

@@ -72,8 +72,7 @@ os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_c
 class Delivery(Generic[E]):
     """A queue with one thread behind it. ``send`` gets entries of one type, oldest first, and raises if it failed."""
 
-    _takes: bool
-    """Whether the store has taken something since it last kept us waiting."""
+    _takes: bool  # whether the store took what it was sent last
 
     def __init__(
         self, send: Callable[[Sequence[E]], None], target: str, on_fork: Callable[[], None] = lambda: None
