@@ -38,10 +38,8 @@ def browser() -> str:
 
 def write(path: Path, cells: Sequence[str]) -> None:
     """A notebook file."""
-    sources = [
-        {"cell_type": "code", "id": f"cell-{place}", "metadata": {}, "source": text, "outputs": [], "execution_count": None}
-        for place, text in enumerate(cells)
-    ]  # fmt: skip
+    empty = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
+    sources = [{**empty, "id": f"cell-{place}", "source": text} for place, text in enumerate(cells)]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     content = {"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": kernel}, "cells": sources}
     path.write_text(json.dumps(content), encoding="utf-8")
@@ -124,7 +122,8 @@ class Notebook:
     def opened(cls, page: Page, address: str) -> Notebook:
         page.goto(address)
         page.wait_for_selector(".jp-Notebook .jp-CodeCell")
-        page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
+        # What is executed before the kernel answers is forgotten.
+        page.wait_for_selector("#jp-main-statusbar >> text=/ipykernel.*Idle/")
         return cls(page)
 
     def cell(self, number: int) -> Locator:
@@ -134,7 +133,7 @@ class Notebook:
         """Run a cell; returns its output."""
         cell = self.cell(number)
         cell.locator(".jp-InputArea-editor").click()
-        self.page.keyboard.press("Control+Enter")
+        self.page.keyboard.press("Shift+Enter")
         if wait:
             self.page.wait_for_function(
                 "number => { const prompt = document.querySelectorAll('.jp-Notebook .jp-CodeCell')[number]"

@@ -25,7 +25,7 @@ class View:
         self.cancel.on_click(lambda _: cancel())
         self.cancel_said = _piece()
         self.log = widgets.Dropdown(options=[], layout=widgets.Layout(width="280px"))
-        self._choose_log = choose_log
+        self._choose_log, self._filling = choose_log, False
         self.log.observe(self._log_chosen, "value")
         self.back, self.forth = _small("angle-left", "earlier metrics"), _small("angle-right", "further metrics")
         self.back.on_click(lambda _: page(-CHARTS))
@@ -84,14 +84,22 @@ class View:
 
     def _offer(self, names: tuple[str, ...]) -> None:
         _visible(self._log, bool(names))
-        if tuple(self.log.options) != names:
-            chosen = self.log.value
-            with self.log.hold_trait_notifications():  # new options alone would choose the first
+        if tuple(self.log.options) == names:
+            return
+        chosen = self.log.value
+        self._filling = True  # new options choose the first by themselves
+        try:
+            with self.log.hold_sync():
                 self.log.options = names
                 self.log.value = chosen if chosen in names else (names[0] if names else None)
+        finally:
+            self._filling = False
+        if self.log.value != chosen:
+            self._choose_log(self.log.value or "")
 
     def _log_chosen(self, change: Any) -> None:
-        self._choose_log(change["new"] or "")
+        if not self._filling:
+            self._choose_log(change["new"] or "")
 
 
 def _piece() -> widgets.HTML:
@@ -105,7 +113,7 @@ def _small(icon: str, tooltip: str) -> widgets.Button:
 
 
 def _row(*parts: Any) -> widgets.HBox:
-    return widgets.HBox(parts, layout=widgets.Layout(align_items="center", overflow="hidden"))
+    return widgets.HBox(parts, layout=widgets.Layout(align_items="center", overflow="hidden", min_height="34px"))
 
 
 def _set(piece: widgets.HTML, content: str) -> None:

@@ -56,8 +56,10 @@ class Watch:
                 return
             self._round = _Round()
             for name, turns in (("near", self._near_turns), ("store", self._far_turns)):
-                target = threading.Thread(target=turns, args=(self._round,), name=f"RunDetails {name}", daemon=True)
-                target.start()
+                job = threading.Thread(
+                    target=_guarded, args=(turns, self._round), name=f"RunDetails {name}", daemon=True
+                )
+                job.start()
 
     def stop(self, why: str = "") -> None:
         """Look no more; ``why`` is shown."""
@@ -143,6 +145,14 @@ class _Round:
         self.finished = finished
         self.over.set()
         self.wake()
+
+
+def _guarded(turns: Callable[[_Round], None], turn: _Round) -> None:
+    try:
+        turns(turn)
+    except BaseException:
+        turn.end()  # not one thread without the other
+        raise
 
 
 def _said(error: Exception, away: float, *, gone: bool, given_up: bool) -> str:

@@ -36,7 +36,8 @@ def panel(series: Series) -> str:
 
 def number(value: float) -> str:
     """A value as it is shown."""
-    return f"{value:.6g}"
+    whole = abs(value) < 1e10 and value == round(value)
+    return f"{value:.0f}" if whole else f"{value:.6g}"
 
 
 def _drawn(series: Series, places: Sequence[tuple[float, float]]) -> str:
@@ -117,10 +118,11 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def _label(value: float, rows: Sequence[float]) -> str:
-    unit = rows[1] - rows[0]
-    if unit < 1e-4 or max(map(abs, rows)) >= 1e5:
-        return f"{value:.2e}".replace("e+0", "e").replace("e-0", "e-") if value else "0"
-    return f"{value:.{max(0, -math.floor(math.log10(unit) + 1e-9))}f}"
+    unit, largest = rows[1] - rows[0], max(map(abs, rows))
+    if unit >= 1e-4 and largest < (1e4 if unit < 1 else 1e7):
+        return f"{value:.{max(0, -math.floor(math.log10(unit) + 1e-9))}f}"
+    digits = min(4, max(0, math.ceil(math.log10(largest / unit) - 1e-9)))
+    return f"{value:.{digits}e}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e") if value else "0"
 
 
 def _within(value: float) -> float:

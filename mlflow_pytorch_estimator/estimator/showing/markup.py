@@ -18,8 +18,8 @@ _OTHER = "#6b6b6b"
 _TEXT = "font-size:13px;line-height:20px;text-align:left"
 _CODE = "font-family:var(--jp-code-font-family,monospace);font-size:12px;line-height:17px"
 _BLOCK = f"{_CODE};margin:0;white-space:pre-wrap;overflow-wrap:anywhere;background:transparent;color:inherit"
-_TH = "text-align:left;vertical-align:top;padding:1px 14px 1px 0;font-weight:600;white-space:nowrap;min-width:72px"
 _TD = "text-align:left;vertical-align:top;padding:1px 0"
+_TABLE = f"border-collapse:collapse;border:none;margin:0;{_TEXT}"
 _MOST_TRACEBACK = 6000
 _LONGEST_REASON = 2000
 
@@ -114,16 +114,9 @@ def children(found: Sequence[Child]) -> str:
     return f'<div style="{_TEXT}"><b>{more}</b><table style="{_TABLE}">{rows}</table></div>'
 
 
-_TABLE = f"border-collapse:collapse;border:none;margin:0;{_TEXT}"
-
-
 def _table(rows: Sequence[tuple[str, str]]) -> str:
-    body = "".join(
-        f'<tr style="background:transparent"><th style="{_TH}">{title}</th><td style="{_TD}">{content}</td></tr>'
-        for title, content in rows
-        if content
-    )
-    return f'<table style="{_TABLE}">{body}</table>' if body else ""
+    body = "".join(f"<b>{title}</b><span>{content}</span>" for title, content in rows if content)
+    return f'<div style="{_TEXT};display:grid;grid-template-columns:92px 1fr">{body}</div>' if body else ""
 
 
 def trouble(text: str) -> str:
