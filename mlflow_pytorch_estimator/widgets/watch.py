@@ -63,11 +63,12 @@ class Watch:
 
     def stop(self, why: str = "") -> None:
         """Look no more; ``why`` is shown."""
-        with self._lock:
-            if not self.alive or self._round is None:
-                return
-            self._round.end()
-            if why:
+        found = self._round
+        if found is None or found.over.is_set():
+            return
+        found.end()  # without the lock: a picture that is being drawn may wait for the store
+        if why:
+            with self._lock:
                 self.sight = replace(self.sight, trouble=why)
                 self._show(self.sight)
 

@@ -99,14 +99,14 @@ class _Served:
             **content,
         )
         try:
-            said = dict(answer.json())
+            said = answer.json()
         except ValueError:
-            said = {}
-        if answer.status_code != _OK or not said:
-            code = said.get("error_code")
-            kind = RESOURCE_DOES_NOT_EXIST if code == GONE else TEMPORARILY_UNAVAILABLE
-            raise MlflowException(f"{path}: {said.get('message') or f'answer {answer.status_code}'}", error_code=kind)
-        return said
+            said = None  # a page of something between here and the server
+        if answer.status_code == _OK and isinstance(said, dict):
+            return said
+        told = said if isinstance(said, dict) else {}
+        kind = RESOURCE_DOES_NOT_EXIST if told.get("error_code") == GONE else TEMPORARILY_UNAVAILABLE
+        raise MlflowException(f"{path}: {told.get('message') or f'answer {answer.status_code}'}", error_code=kind)
 
 
 class _Direct:

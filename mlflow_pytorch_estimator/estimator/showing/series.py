@@ -45,7 +45,7 @@ def of_points(name: str, points: Iterable[Point]) -> Series:
 
 
 def thinned(points: Sequence[Point], most: int) -> list[Point]:
-    """At most ``most`` (3 or more) of the points: the first, the last, and the lowest and highest of equal shares."""
+    """At most ``most`` (4 or more) of the points: the first, the last, and the lowest and highest of equal shares."""
     if len(points) <= most:
         return list(points)
     shares = max(1, (most - 2) // 2)
