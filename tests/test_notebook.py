@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import notebooks
-import pytest
 from conftest import wait_until
 from mlflow.tracking import MlflowClient
 
@@ -110,16 +109,11 @@ def _canceled_by_a_second_click(notebook: notebooks.Notebook) -> None:
     assert not widget.locator("button", has_text="Cancel").is_visible()
 
 
-@pytest.mark.parametrize("ending", ["", "run.wait_for_completion()"])
-def test_an_exported_notebook_has_the_picture(store: MlflowClient, folder: Path, tmp_path: Path, ending: str) -> None:
+def test_an_exported_notebook_has_the_picture(store: MlflowClient, folder: Path, tmp_path: Path) -> None:
     (folder / "train.py").write_text("from mlflow_pytorch_estimator import Run\nRun.get_context().log('loss', 0.25)\n")
     # The picture is drawn first, and anew when the run has ended in a later cell.
-    wait = "run.wait_for_completion()" if not ending else "None"
-    cells = [SUBMIT.format(ranks=None, folder=str(folder)), wait, "RunDetails(run).show()"]
-    cells += [
-        ending,
-        "while any(each.name.startswith('RunDetails') for each in threading.enumerate()): time.sleep(0.1)",
-    ]
+    cells = [SUBMIT.format(ranks=None, folder=str(folder)), "RunDetails(run).show()", "run.wait_for_completion()"]
+    cells += ["while any(each.name.startswith('RunDetails') for each in threading.enumerate()): time.sleep(0.1)"]
     notebooks.write(tmp_path / "birds.ipynb", cells)
     command = ["jupyter", "nbconvert", "--to", "html", "--execute", "--allow-errors", "birds.ipynb"]
     environ = notebooks.environment(tmp_path / "jupyter")
