@@ -125,5 +125,5 @@ def test_an_exported_notebook_has_the_picture(store: MlflowClient, folder: Path,
     assert "Traceback" not in page
     assert page.count('class="gpu-cluster-run"') == 1
     assert "background:#2e8540" in page  # Completed
-    assert "0.25</b></div><svg" in page
+    assert "0.25</strong></div><svg" in page
     assert "widget-view+json" not in page

@@ -29,7 +29,7 @@ def panel(series: Series) -> str:
     last = number(places[-1][1]) if places else ""
     head = (
         '<div style="display:flex;justify-content:space-between;gap:8px;font-size:12px;line-height:18px">'
-        f'<span style="{_NAME}" title="{name}">{name}</span><b>{last}</b></div>'
+        f'<span style="{_NAME}" title="{name}">{name}</span><strong>{last}</strong></div>'
     )
     return f'<div style="width:{WIDTH}px">{head}{_drawn(series, places)}</div>'
 

@@ -33,7 +33,7 @@ def badge(phase: Phase, canceling: bool = False) -> str:
 
 def head(sight: Sight) -> str:
     """Status, name, id and link in one line."""
-    parts = [badge(sight.phase, sight.canceling), f"<b>{escape(sight.name)}</b>" if sight.name else ""]
+    parts = [badge(sight.phase, sight.canceling), f"<strong>{escape(sight.name)}</strong>" if sight.name else ""]
     parts.append(f'<code style="{_CODE};background:transparent;color:inherit">{escape(sight.run_id)}</code>')
     parts.append(_link(sight.url, "open in MLflow") if sight.url else "")
     style = f"{_TEXT};display:flex;flex-wrap:wrap;align-items:center;gap:4px 10px"
@@ -49,7 +49,7 @@ def failure(sight: Sight) -> str:
         return f'<div style="{_TEXT}">{reason}</div>'
     shown = f'<pre style="{_BLOCK};margin-top:4px">{escape(sight.traceback[-_MOST_TRACEBACK:])}</pre>'
     style = f"{_TEXT};border-left:3px solid {_COLOURS[Phase.FAILED]};padding:2px 0 2px 10px"
-    return f'<div style="{style}"><b>{reason}</b>{shown if sight.traceback else ""}</div>'
+    return f'<div style="{style}"><strong>{reason}</strong>{shown if sight.traceback else ""}</div>'
 
 
 def facts(sight: Sight) -> str:
@@ -111,11 +111,11 @@ def children(found: Sequence[Child]) -> str:
         for child in found[:MOST_CHILDREN]
     )
     more = f"the first {MOST_CHILDREN} runs below it" if len(found) > MOST_CHILDREN else "Runs below it"
-    return f'<div style="{_TEXT}"><b>{more}</b><table style="{_TABLE}">{rows}</table></div>'
+    return f'<div style="{_TEXT}"><strong>{more}</strong><table style="{_TABLE}">{rows}</table></div>'
 
 
 def _table(rows: Sequence[tuple[str, str]]) -> str:
-    body = "".join(f"<b>{title}</b><span>{content}</span>" for title, content in rows if content)
+    body = "".join(f"<strong>{title}</strong><span>{content}</span>" for title, content in rows if content)
     return f'<div style="{_TEXT};display:grid;grid-template-columns:92px 1fr">{body}</div>' if body else ""
 
 
