@@ -168,9 +168,14 @@ def absolute(uri: str) -> str:
 
 def run_url(run: Any, tracking_uri: str) -> str | None:
     """The page of the run, where the store has a user interface."""
+    return page_url(run.info.experiment_id, run.info.run_id, tracking_uri)
+
+
+def page_url(experiment_id: str, run_id: str, tracking_uri: str) -> str | None:
+    """The page of a run by its ids."""
     base = os.environ.get("MLFLOW_TRACKING_UI_URL")
     if not base:
         if urlsplit(tracking_uri).scheme not in {"http", "https"}:
             return None
         base = without_password(tracking_uri)
-    return f"{base.rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"

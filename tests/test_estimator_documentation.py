@@ -43,6 +43,7 @@ from mlflow_pytorch_estimator.errors import GpuClusterError
 from mlflow_pytorch_estimator.estimator import exceptions
 from mlflow_pytorch_estimator.estimator.compute.status import AmlComputeStatus
 from mlflow_pytorch_estimator.status import Phase
+from mlflow_pytorch_estimator.widgets import RunDetails
 
 GUIDE, MIGRATION = ROOT / "docs/estimator.md", ROOT / "docs/migration.md"
 EXAMPLES = ROOT / "examples/migration"
@@ -62,7 +63,7 @@ CLASSES: dict[str, tuple[type, ...]] = {
     "ComputeTarget": (ComputeTarget,),
     "AmlCompute": (AmlCompute,),
     "AmlComputeStatus": (AmlComputeStatus,),
-    "Others": (DataInput,),
+    "Others": (DataInput, RunDetails),
 }
 ORIGINAL = {
     "PyTorch": """PyTorch FRAMEWORK_NAME DEFAULT_VERSION get_supported_versions source_directory run_config
@@ -190,7 +191,7 @@ def test_a_row_says_not_here_if_and_only_if_it_is_not_here(heading: str) -> None
         "ScriptRunConfig": ScriptRunConfig,
     }
     ours = set(package.__all__) | ON_INSTANCES.get(heading, set())
-    ours |= {name for kind in CLASSES[heading] for name in names_of(kind)}
+    ours |= {name for kind in CLASSES[heading] for name in (kind.__name__, *names_of(kind))}
     ours |= set(inspect.signature(parameters[heading]).parameters) if heading in parameters else set()
     claimed = {name for name, here in rows(heading).items() if not here.startswith("not here")}
     assert claimed == ours & set(rows(heading))

@@ -16,6 +16,7 @@ need sbatch slurm-wlm       # a cluster of the tests' own, on the loopback inter
 need munged munge           # the same
 need slurmdbd slurmdbd      # the same, with accounting
 need mariadbd mariadb-server # the same
+need chromium chromium      # for JupyterLab in tests/test_notebook.py
 
 [ -n "$missing" ] || exit 0
 if ! command -v apt-get >/dev/null 2>&1; then

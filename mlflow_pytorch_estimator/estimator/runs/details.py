@@ -12,6 +12,7 @@ from mlflow.utils import mlflow_tags
 from mlflow_pytorch_estimator import tags as tag_names
 from mlflow_pytorch_estimator.failure import tail
 from mlflow_pytorch_estimator.files import write_atomic
+from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.reconcile import reconcile
 from mlflow_pytorch_estimator.status import Phase
 from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
@@ -34,8 +35,13 @@ def phase(entity: Any, job: GpuClusterSubmittedRun | None) -> Phase:
     """The phase: what the job's directory says, else the job's tag, else what MLflow's status comes to."""
     if job is not None:
         return reconcile(job.directory, job.stores)
-    status = _OF_MLFLOW[entity.info.status]
-    said = entity.data.tags.get(tag_names.STATUS)
+    return phase_of(entity.info.status, entity.data.tags)
+
+
+def phase_of(mlflow_status: str, run_tags: Mapping[str, str]) -> Phase:
+    """The phase of a run whose job is not here."""
+    status = _OF_MLFLOW[mlflow_status]
+    said = run_tags.get(tag_names.STATUS)
     if said in {str(item) for item in Phase} and Phase(said).mlflow_status == status.mlflow_status:
         return Phase(said)
     return status
@@ -114,10 +120,13 @@ def _log_names(run: Run, job: GpuClusterSubmittedRun | None) -> list[str]:
 
 
 def _local_logs(job: GpuClusterSubmittedRun | None) -> dict[str, Path]:
-    if job is None:
-        return {}
-    ours = job.directory.agent_log  # it is not stored
-    logs = (path for path in job.directory.logs.glob("*.log") if path != ours and path.stat().st_size)
+    return local_logs(job.directory) if job else {}
+
+
+def local_logs(directory: JobDir) -> dict[str, Path]:
+    """The logs of a job that is here, by their names in the run; empty ones are left out."""
+    ours = directory.agent_log  # it is not stored
+    logs = (path for path in directory.logs.glob("*.log") if path != ours and path.stat().st_size)
     return {f"logs/{path.name}": path for path in logs}
 
 
