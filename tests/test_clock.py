@@ -1,4 +1,4 @@
-"""The clock of the machine is set back by an hour while jobs run: nothing waits for that hour, nothing takes minus one."""
+"""The clock of the machine is set back by an hour while jobs run: nothing waits for it, and nothing takes minus one."""
 
 from __future__ import annotations
 
