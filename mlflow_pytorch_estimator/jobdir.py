@@ -326,14 +326,14 @@ def sweep(now: float | None = None, *, bury: Callable[[JobDir], bool] = lambda d
 
 
 def abandoned() -> list[JobDir]:
-    """Jobs with a run that nobody works on, and that no scheduler was told of as far as is known here."""
+    """Jobs with an open run that nobody works on, and that no scheduler was told of as far as is known here."""
     jobs = home() / "jobs"
     found = []
     for name in os.listdir(jobs) if jobs.is_dir() else ():  # noqa: PTH208 - as above
         if name.startswith(".") or os.path.exists(f"{jobs}/{name}/delivered"):  # noqa: PTH110 - as above
             continue
         directory = JobDir(jobs / name)
-        if directory.exists and directory.job_id is None and directory.outcome is None and not directory.alive:
+        if directory.exists and directory.job_id is None and not directory.alive:
             found.append(directory)
     return found
 

@@ -37,7 +37,8 @@ class Standby:
         data = len(data).to_bytes(_LENGTH_BYTES, "big") + data
         # All at once if it fits: whoever is killed in between has handed over nothing.
         sent = socket.send_fds(self._socket, [data], list(fds))
-        self._socket.sendall(data[sent:])
+        if sent < len(data):
+            self._socket.sendall(data[sent:])
         if self._socket.recv(1) != b"!":
             raise OSError("the process that was to become the agent has gone")
 
