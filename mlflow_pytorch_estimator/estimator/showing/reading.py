@@ -126,10 +126,8 @@ class _Direct:
         return list(map(_of_entity, found))
 
     def series(self, run_id: str, name: str) -> Series:
-        if hasattr(self._store, "get_metric_history_bulk_interval"):
-            sampled = self._store.get_metric_history_bulk_interval([run_id], name, MOST_POINTS, None, None)
-            return of_points(name, map(_of_metric, sampled))
-        return of_points(name, map(_of_metric, self._client.get_metric_history(run_id, name)))
+        sampled = self._store.get_metric_history_bulk_interval([run_id], name, MOST_POINTS, None, None)
+        return of_points(name, map(_of_metric, sampled))
 
 
 def _below(run_id: str) -> str:
