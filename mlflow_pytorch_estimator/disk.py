@@ -35,9 +35,12 @@ def told_of(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if is_full(error):
-            raise ProjectError(f"{words(folder)}: free some there, or set GPU_CLUSTER_HOME to another disk") from error
-        raise
+        if not is_full(error):
+            raise
+        where = error.filename
+        if isinstance(where, str) and os.path.isabs(where) and not Path(where).is_relative_to(folder):  # noqa: PTH117 - a text
+            raise ProjectError(f"no space left for {where}: free some there") from error
+        raise ProjectError(f"{words(folder)}: free some there, or set GPU_CLUSTER_HOME to another disk") from error
 
 
 @contextlib.contextmanager

@@ -40,14 +40,16 @@ from mlflow_pytorch_estimator import Environment, Experiment, ScriptRunConfig, W
 from mlflow_pytorch_estimator.cli import main as gpu_cluster
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.reconcile import lives
-from mlflow_pytorch_estimator.schedulers.slurm.scheduler import SlurmScheduler
+from mlflow_pytorch_estimator.schedulers.slurm import queries
 
 PACKAGE = str(Path(jobdir.__file__).parent)
 KINDS = ("single", "single", "input", "array")
 COMMANDS = (("runs",), ("runs", "--repair"), ("submit",))
 _OPEN = "attributes.status = 'RUNNING'", "attributes.status = 'SCHEDULED'"
-WINDOWS: dict[str, CodeType] = {"run": tracking.create_run.__code__, "sbatch": SlurmScheduler.submit.__code__}
-"""The function with which the time begins in which a kill may come."""
+WINDOWS: dict[str, CodeType] = {"run": tracking.create_run.__code__, "sbatch": queries.address.__code__}
+"""The function with which the time begins in which a kill may come: the second is the first after `sbatch`."""
+SHARES = {"run": 1.0, "sbatch": 0.25}
+"""How much of the time to the end of the submission."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ class Ground:
     def kill(self, case: Case) -> str:
         """Submit and be killed; where that was, "" if the submission came to its end first."""
         kind = case.kind if case.kind in self.kinds else self.kinds[0]
-        limit = int(case.moment * self._totals[kind][case.own])
+        limit = int(case.moment * SHARES[self.window] * self._totals[kind][case.own])
 
         def begin() -> None:
             sys.setprofile(Counter(WINDOWS[self.window], limit, own=case.own, note=self.folder / "where"))

@@ -289,16 +289,13 @@ def wait_for_turn(directory: JobDir, queue: Queue, ticket: Path, here: Capacity)
     """Block until the queue grants something; None when the job was canceled meanwhile."""
     told = ""
     while not directory.cancel_requested:
-        try:
+        if disk.has_room(directory.path):  # else it would fail at once
             answer = queue.poll(ticket, here)
-        except OSError as error:
-            if not disk.is_full(error):
-                raise
-            said = disk.words(jobdir.home())
-        else:
             if not isinstance(answer, Waiting):
                 return answer
             said = answer.describe()
+        else:
+            said = disk.words(jobdir.home())
         if said != told:
             told = said
             directory.enter(Phase.QUEUED, told)
