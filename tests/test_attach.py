@@ -153,8 +153,8 @@ def test_a_job_is_followed_to_its_end(directory: JobDir, capsys: pytest.CaptureF
             add(directory.rank_log(0), b"lf\n")
         add(directory.rank_log(0), b"no newline")
         directory.enter(Phase.FINALIZING)
+        directory.delivered.touch()  # before the outcome, or the follower would be free to deliver that
         directory.conclude(Phase.FAILED, "rank 0 died", 1, failure={"traceback": "Traceback: täglich"})
-        directory.delivered.touch()
 
     heard, outcome = follow_while(directory, work)
     assert outcome == directory.outcome
