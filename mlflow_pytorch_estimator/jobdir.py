@@ -4,6 +4,7 @@
       job.json  job_id  journal.jsonl  outcome.json  environment.txt  horovod.txt
       lock            held by whoever works on the job (submitter, preparer, agent, keepers)
       delivery.lock   held by whoever writes the run;  delivered   nothing is left to write
+      undelivered     what the artifact store did not take, and why
       cancel          somebody asked the job to end
       attempt         number of the current try;  checkpoints/  outlives them
       relay/          MLflow calls of the ranks on their way to the submit host, see ``relay``
@@ -92,6 +93,7 @@ class JobDir:
         self.lock = path / "lock"
         self.delivery_lock = path / "delivery.lock"
         self.delivered = path / "delivered"
+        self.undelivered = path / "undelivered"
         self.journal = path / "journal.jsonl"
         self.environment = path / "environment.txt"
         self.horovod = path / "horovod.txt"

@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_pytorch_estimator import locks, page, tags, tracking, uploads
 from mlflow_pytorch_estimator.arrays import group
+from mlflow_pytorch_estimator.files import write_atomic
 from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
 from mlflow_pytorch_estimator.secretvalues import Concealer
 from mlflow_pytorch_estimator.status import Phase
@@ -174,6 +175,9 @@ class RunMirror:
         ]
         problems += self._log_params(params)
         self._tell_datasets()
+        if problems:
+            with suppress(OSError):
+                write_atomic(self._directory.undelivered, "\n".join(problems) + "\n")
         self._set_tags(outcome.phase, outcome, tags.of_outcome(outcome, problems))
         tracking.end(self._client, run_id, outcome.phase.mlflow_status, run.info.start_time)
 

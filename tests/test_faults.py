@@ -186,4 +186,7 @@ def test_an_artifact_store_that_refuses_does_not_change_how_the_job_ended(
     assert done.succeeded
     assert done.run.info.status == "FINISHED"
     assert "outputs" in done.tags["gpu_cluster.undelivered"]
+    described = CliRunner().invoke(main, ["describe", done.run.info.run_id]).stdout
+    assert "Not stored    " in described
+    assert done.tags["gpu_cluster.undelivered"].partition(":")[0] in described
     assert (done.directory.outputs / "a.txt").read_text() == "a"

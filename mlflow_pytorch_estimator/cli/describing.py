@@ -67,6 +67,7 @@ def _lines(found: Facts, described: dict[str, Any]) -> list[str]:
         ("Attempt", str(described["attempt"]) if described.get("attempt", 0) > 1 else ""),
         ("Last metric", found.metric),
         *(("Note", notice) for notice in described.get("notices", ())),
+        ("Not stored", found.undelivered),
         ("Job directory", str(found.directory.path) if found.directory else ""),
         ("Command", described.get("command", "")),
     ]

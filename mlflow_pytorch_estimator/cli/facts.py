@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow_pytorch_estimator import journal, tags
@@ -35,6 +36,8 @@ class Facts:
     """When the ranks began."""
     ended_at: float | None
     metric: str = ""
+    undelivered: str = ""
+    """What the artifact store did not take."""
     directory: JobDir | None = None
 
     @property
@@ -61,6 +64,7 @@ class Facts:
             "ended": self.ended_at,
             "elapsed_seconds": round(self.elapsed, 3),
             "last_metric": self.metric,
+            "undelivered": self.undelivered,
             "job_directory": str(self.directory.path) if self.directory else None,
         }
 
@@ -87,6 +91,7 @@ def of_directory(directory: JobDir, entity: Any = None) -> Facts:
         started=running[0] if running else None,
         ended_at=outcome.time if outcome and phase.terminal else None,
         metric=_metric(entity),
+        undelivered="; ".join(_lines(directory.undelivered)),
         directory=directory,
     )
 
@@ -108,7 +113,15 @@ def of_entity(entity: Any) -> Facts:
         started=None,
         ended_at=info.end_time / 1000 if info.end_time else None,
         metric=_metric(entity),
+        undelivered=found.get(tags.UNDELIVERED, ""),
     )
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
 
 
 def timeline(directory: JobDir) -> list[dict[str, object]]:
@@ -120,7 +133,6 @@ def timeline(directory: JobDir) -> list[dict[str, object]]:
 def stored_logs(run_id: str, choice: Choice) -> Iterator[bytes]:
     """The logs of ranks among the artifacts of a run, piece by piece; raises UnknownRunError."""
     import tempfile
-    from pathlib import Path
 
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
