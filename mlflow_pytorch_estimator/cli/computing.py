@@ -27,7 +27,11 @@ def compute() -> None:
 @compute.command("list")
 @output.json_option
 def list_targets(*, as_json: bool) -> None:
-    """List them."""
+    """List them.
+
+    \b
+    gpu-cluster compute list
+    """
     from mlflow_pytorch_estimator import ComputeTarget, Workspace
 
     found = ComputeTarget.list(Workspace.from_config())
@@ -64,7 +68,11 @@ def create(  # noqa: PLR0913 - the options of a command
     slurm: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Define a cluster; nothing is started by that."""
+    """Define a cluster; nothing is started by that.
+
+    \b
+    gpu-cluster compute create lab --vm-size NC6 --max-nodes 4
+    """
     from mlflow_pytorch_estimator import AmlCompute, ComputeTarget, Workspace
     from mlflow_pytorch_estimator.cli.words import pairs
 
@@ -88,7 +96,11 @@ def create(  # noqa: PLR0913 - the options of a command
 @click.option("--slurm", metavar="[KEY=VALUE]", multiple=True, help="Option of sbatch, such as partition=gpu.")
 @output.json_option
 def attach(*, name: str, slurm: tuple[str, ...], as_json: bool) -> None:
-    """Give a name to a partition of Slurm, by default the site's default one."""
+    """Give a name to a partition of Slurm, by default the site's default one.
+
+    \b
+    gpu-cluster compute attach gpus --slurm partition=gpu
+    """
     from mlflow_pytorch_estimator import ComputeTarget, SlurmCluster, Workspace
     from mlflow_pytorch_estimator.cli.words import pairs
 
@@ -100,7 +112,11 @@ def attach(*, name: str, slurm: tuple[str, ...], as_json: bool) -> None:
 @click.argument("name")
 @output.json_option
 def show(*, name: str, as_json: bool) -> None:
-    """Print one, with the state of its nodes."""
+    """Print one, with the state of its nodes.
+
+    \b
+    gpu-cluster compute show lab
+    """
     _show(_target(name), as_json=as_json)
 
 
@@ -108,7 +124,11 @@ def show(*, name: str, as_json: bool) -> None:
 @click.argument("name")
 @output.json_option
 def nodes(*, name: str, as_json: bool) -> None:
-    """List the nodes that are up, and the runs on them."""
+    """List the nodes that are up, and the runs on them.
+
+    \b
+    gpu-cluster compute nodes lab
+    """
     found = _target(name).list_nodes()
     if as_json:
         output.print_json(found)
@@ -125,7 +145,11 @@ def nodes(*, name: str, as_json: bool) -> None:
 @compute.command()
 @click.argument("name")
 def delete(*, name: str) -> None:
-    """Forget one; refused while it has unfinished runs."""
+    """Forget one; refused while it has unfinished runs.
+
+    \b
+    gpu-cluster compute delete lab
+    """
     found = _target(name)
     found.detach() if found.serialize()["properties"]["isAttachedCompute"] else found.delete()
     click.echo(f"{name} deleted")

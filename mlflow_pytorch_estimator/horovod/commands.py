@@ -70,7 +70,11 @@ def build(  # noqa: PLR0913 - the options of a command
     installing: bool,
     output: Path | None,
 ) -> None:
-    """Build a wheel, or find it in the cache, and print where it lies."""
+    """Build a wheel, or find it in the cache, and print where it lies.
+
+    \b
+    gpu-cluster horovod build --python ~/venv --install
+    """
     _refuse(version, python)
     if installing and python is None:
         raise click.UsageError("--install needs --python: the environment to install into")
@@ -104,7 +108,11 @@ def _built(version: str | None, python: Path | None, options: Options, folder: P
 @commands.command()
 @_choices
 def check(*, version: str | None, gpu: str | None, mpi: bool | None, python: Path | None) -> None:
-    """Print what is there and what would be built; exit 1 if it could not be built."""
+    """Print what is there and what would be built; exit 1 if it could not be built.
+
+    \b
+    gpu-cluster horovod check --torch 2.15
+    """
     from mlflow_pytorch_estimator.horovod.report import report
 
     _refuse(version, python)

@@ -44,6 +44,9 @@ def list_entries(*, as_json: bool) -> None:
     """Print what is there, newest used first.
 
     FREES is what removing one gives back: most files of an environment are in uv's cache as well.
+
+    \b
+    gpu-cluster envs list
     """
     folder = environments()
     found = survey(folder)
@@ -61,6 +64,9 @@ def check(keys: tuple[str, ...], *, quick: bool) -> None:
     """Compare all files with what was installed; exit 1 if something is wrong.
 
     What is damaged is built again when a job wants it.
+
+    \b
+    gpu-cluster envs check --quick
     """
     folder = environments()
     for key in keys:
@@ -79,7 +85,11 @@ def check(keys: tuple[str, ...], *, quick: bool) -> None:
 @commands.command(short_help="Remove environments or Horovod wheels.")
 @click.argument("keys", metavar="KEY...", nargs=-1, required=True)
 def remove(keys: tuple[str, ...]) -> None:
-    """Remove environments or Horovod wheels, never one that a job has; exit 1 if one is still there."""
+    """Remove environments or Horovod wheels, never one that a job has; exit 1 if one is still there.
+
+    \b
+    gpu-cluster envs remove e8aab417a8459f50
+    """
     folder = environments()
     failed = False
     for key in dict.fromkeys(keys):
@@ -111,6 +121,9 @@ def prune(*, older_than: float | None, max_size: int | None, dry_run: bool) -> N
     """Remove what killed builds have left, and what the options say; never what a job has.
 
     Exit 1 if something could not be removed.
+
+    \b
+    gpu-cluster envs prune --older-than 30d --max-size 50G
     """
     folder = environments()
     removed, failed = [], False
