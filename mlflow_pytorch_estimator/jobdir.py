@@ -26,7 +26,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, replace
@@ -42,8 +42,7 @@ from mlflow_pytorch_estimator.status import Phase
 
 HOME_VARIABLE = "GPU_CLUSTER_HOME"
 ENVIRONMENTS_VARIABLE = "GPU_CLUSTER_ENVIRONMENTS"
-_STAGING_PREFIX = ".new-"
-KEEP_DAYS = 30
+STAGING_PREFIX = ".new-"
 
 
 _chosen_home: ContextVar[Path | None] = ContextVar("home", default=None)
@@ -133,7 +132,7 @@ class JobDir:
         """A new private directory that has no run yet, and the lock that says somebody works on it."""
         jobs = home() / "jobs"
         private_folder(jobs)
-        staged = cls(jobs / f"{_STAGING_PREFIX}{secrets.token_hex(8)}")
+        staged = cls(jobs / f"{STAGING_PREFIX}{secrets.token_hex(8)}")
         staged.path.mkdir(mode=0o700)
         lock = locks.acquire(staged.lock)
         try:
@@ -257,7 +256,7 @@ class JobDir:
                 if not disk.is_full(error):
                     raise
                 self.reserve.unlink(missing_ok=True)
-                write_atomic(self._outcome, text)
+                write_atomic(self._outcome, _dump(asdict(replace(outcome, ranks=None))))  # there is room for little
         except OSError as error:
             raise ProjectError(f"cannot write {self._outcome}: {error.strerror}; free space there") from error
         self.reserve.unlink(missing_ok=True)
@@ -301,47 +300,3 @@ def _dump(value: dict[str, Any]) -> str:
     import json
 
     return json.dumps({**value, "phase": str(value["phase"])}, indent=2) + "\n"
-
-
-def sweep(now: float | None = None, *, bury: Callable[[JobDir], bool] = lambda directory: True) -> int:
-    """Remove what killed submitters left half-made, and delivered jobs older than ``KEEP_DAYS``; says how many.
-
-    ``bury`` is asked about a half-made job that may have a run already; after a False it is left for later.
-    """
-    jobs = home() / "jobs"
-    oldest = (now or time.time()) - KEEP_DAYS * 86_400
-    removed = 0
-    for name in os.listdir(jobs) if jobs.is_dir() else ():  # noqa: PTH208 - hundreds of jobs, at each submission
-        try:
-            if name.startswith(_STAGING_PREFIX):
-                directory = JobDir(jobs / name)
-                stale = abs(time.time() - directory.path.stat().st_mtime) > 5 and not directory.alive
-                stale = stale and (not directory.exists or bury(directory))
-            else:
-                stale = os.stat(f"{jobs}/{name}/delivered").st_mtime < oldest  # noqa: PTH116 - as above
-        except (FileNotFoundError, NotADirectoryError):
-            continue  # not delivered yet, another submitter was faster, or a file of somebody else
-        if stale:
-            JobDir(jobs / name).remove()
-            removed += 1
-    return removed
-
-
-def abandoned() -> list[JobDir]:
-    """Jobs with an open run that nobody works on, and that no scheduler was told of as far as is known here."""
-    jobs = home() / "jobs"
-    found = []
-    for name in os.listdir(jobs) if jobs.is_dir() else ():  # noqa: PTH208 - as above
-        if name.startswith(".") or os.path.exists(f"{jobs}/{name}/delivered"):  # noqa: PTH110 - as above
-            continue
-        directory = JobDir(jobs / name)
-        if directory.exists and directory.job_id is None and not directory.alive:
-            found.append(directory)
-    return found
-
-
-def snapshots_in_use() -> set[str]:
-    """Digests of the snapshots of all jobs that are still here."""
-    jobs = home() / "jobs"
-    directories = [JobDir(path) for path in jobs.iterdir()] if jobs.is_dir() else []
-    return {digest for item in directories if item.exists and (digest := item.job.snapshot)}

@@ -6,7 +6,7 @@ import logging
 
 from mlflow.exceptions import MlflowException
 
-from mlflow_pytorch_estimator import jobdir, snapshots, tracking
+from mlflow_pytorch_estimator import alljobs, jobdir, snapshots, tracking
 from mlflow_pytorch_estimator.errors import GpuClusterError
 from mlflow_pytorch_estimator.reconcile import reconcile, settle
 from mlflow_pytorch_estimator.tracking import Stores
@@ -16,9 +16,9 @@ _logger = logging.getLogger(__name__)
 
 def tidy(stores: Stores) -> None:
     """End what killed submitters have left; remove old jobs, and snapshots that no job needs."""
-    if jobdir.sweep(bury=tracking.end_orphan):
-        snapshots.prune(jobdir.home() / "snapshots", jobdir.snapshots_in_use())
-    for directory in jobdir.abandoned():
+    if alljobs.sweep(bury=tracking.end_orphan):
+        snapshots.prune(jobdir.home() / "snapshots", alljobs.snapshots_in_use())
+    for directory in alljobs.abandoned():
         try:
             settle(directory)
             if tracking.stores_of(directory.job) == stores:  # nobody should wait for the server of another job

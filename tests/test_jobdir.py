@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -12,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from mlflow_pytorch_estimator import jobdir, locks, processes
+from mlflow_pytorch_estimator.alljobs import sweep
 from mlflow_pytorch_estimator.files import read_json, write_atomic
-from mlflow_pytorch_estimator.jobdir import JobDir, Outcome, sweep
+from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
 from mlflow_pytorch_estimator.spec import InterpreterSpec, JobSpec
 from mlflow_pytorch_estimator.status import Phase
 
@@ -225,3 +227,24 @@ def test_a_lock_moves_along_to_a_child_when_the_directory_is_renamed(home: Path)
     child.wait()
     assert locks.wait_until_free(settled.lock, 5)
     assert jobdir.home() == home
+
+
+def test_on_a_full_disk_the_last_word_leaves_out_what_became_of_each_rank(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, lock = JobDir.stage()
+    lock.close()
+    texts: list[str] = []
+
+    def full(path: Path, text: str) -> None:
+        texts.append(text)
+        if directory.reserve.exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_atomic(path, text)
+
+    monkeypatch.setattr(jobdir, "write_atomic", full)
+    lives = [{"rank": rank, "node": "a", "attempt": 1, "start": 1.0, "end": 2.0, "exit_code": 1} for rank in range(999)]
+    directory.conclude(Phase.FAILED, "rank 0 exited with status 1", 1, ranks=lives)
+    assert len(texts[0]) > 64 * 1024 > 1024 > len(texts[1])
+    assert directory.outcome is not None
+    assert (directory.outcome.phase, directory.outcome.ranks) == (Phase.FAILED, None)
