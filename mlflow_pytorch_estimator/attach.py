@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
@@ -198,4 +199,12 @@ class Follower:
     def _stands_above(failure: dict[str, Any]) -> bool:
         """Whether the person has just seen the traceback, as the end of the job's output."""
         last = str(failure["traceback"]).splitlines()[-1]
-        return sys.stdout.isatty() and sys.stderr.isatty() and last in failure.get("last_lines", [])
+        return _one_place() and last in failure.get("last_lines", [])
+
+
+def _one_place() -> bool:
+    """Whether both streams of this process go to the same terminal, file or pipe."""
+    try:
+        return os.path.sameopenfile(sys.stdout.fileno(), sys.stderr.fileno())
+    except (OSError, ValueError, AttributeError):  # a notebook
+        return False

@@ -19,6 +19,7 @@ _GROUP_LINE = re.compile(r"\s+[|+]")
 _SYNTAX_ERROR = re.compile(r"(SyntaxError|IndentationError|TabError): ")
 _NOT_STARTED = (125, 126, 127)
 """What docker and podman end with when they could not run the container, or its command."""
+_WRONG_ARGUMENTS = 2
 _PREFIX = re.compile(r"^\[[a-z]+\d+\]: ?")  # torch.distributed: `[rank0]: `, torchrun: `[default0]:`
 
 
@@ -101,6 +102,13 @@ def _complaint(text: str) -> str:
     return found[-1] if found else ""
 
 
+def _of_argparse(text: str) -> str:
+    """What a script says that was given wrong arguments: ``train.py: error: ...``."""
+    lines = text.strip().splitlines()
+    found = re.match(r"\S+: error: (.+)", _PREFIX.sub("", lines[-1])) if lines else None
+    return found[1] if found else ""
+
+
 def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
@@ -130,6 +138,8 @@ def report(  # noqa: PLR0913 - all that there is to know
         reason += " (out of memory: the kernel ended it)"
     elif re.match(r"[\w.]+(:|$)", last):
         reason += f" ({last[:500]})"
+    elif exit_code == _WRONG_ARGUMENTS and (complaint := _of_argparse(text)):
+        reason += f" ({complaint[:500]})"
     elif runtime and exit_code in _NOT_STARTED and (complaint := _complaint(text)):
         reason += f" ({runtime}: {complaint[:500]})"
     return {

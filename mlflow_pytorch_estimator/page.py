@@ -59,7 +59,7 @@ def _summary(job: JobSpec, directory: JobDir, phase: Phase, events: list[journal
         ("Compute", f"{compute} ({job.scheduler} scheduler)"),
         ("Environment", _environment(job)),
         *(("Data", f"{name}: {data['uri']}") for name, data in job.datasets.items()),
-        ("Ranks", _ranks(job)),
+        ("Ranks", ranks(job)),
         *([("Attempt", f"{directory.attempt} of {job.max_retries + 1}")] if directory.attempt > 1 else []),
         ("Job directory", f"`{directory.path}`"),
         *(("Note", notice) for notice in job.notices),
@@ -125,7 +125,8 @@ def _clock(start: object) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(float(str(start))))
 
 
-def _ranks(job: JobSpec) -> str:
+def ranks(job: JobSpec) -> str:
+    """How many, where, and what starts them."""
     nodes, per_node, kind = job.resources.node_count, job.distribution.processes_per_node, job.distribution.kind
     if kind == "single":
         return "one process"

@@ -102,9 +102,13 @@ def read_project(directory: Path) -> Project:
     return Project(directory, definition.name or directory.name, definition, container)
 
 
+def _definition_file(folder: Path) -> Path | None:
+    return next((path for name in ("MLproject", "mlproject") if (path := folder / name).is_file()), None)
+
+
 def settings(project: Project, entry_point: str) -> dict[str, Any]:
     """What an entry point says about its launch under ``gpu_cluster``, a key that MLflow itself passes over."""
-    path = next((path for name in ("MLproject", "mlproject") if (path := project.directory / name).is_file()), None)
+    path = _definition_file(project.directory)
     if path is None:
         return {}
     entries = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("entry_points") or {}
@@ -130,6 +134,11 @@ def invoke(project: Project, entry_point: str, given: Mapping[str, Any] | None) 
         for name in (*entry.parameters, *parameters):
             _validate_param_name(name)
     except MlflowException as error:
+        if _definition_file(project.directory) is None and not (project.directory / entry_point).exists():
+            raise ProjectError(
+                f"{project.directory} has no MLproject file, and no script {entry_point!r}: name one with -e, or run a "
+                "script by itself with `gpu-cluster submit SCRIPT`"
+            ) from error
         raise ProjectError(one_line(error)) from error
     defaults = {name: str(item.default) for name, item in entry.parameters.items() if item.default is not None}
     raw = {**defaults, **parameters}

@@ -152,6 +152,8 @@ class JobSpec:
     tracking_uri: str | None = None
     """The run's store, without a password; None means MLflow's current one."""
     registry_uri: str | None = None
+    run_name: str = ""
+    """Name of the MLflow run when it was created."""
     array: str | None = None
     """Id of the run that groups this one with the others of its array, see ``arrays``."""
     members: tuple[str, ...] = ()

@@ -114,7 +114,8 @@ def create(
         raise
     run = _create_run(prepared, stores, run_name, directory, lock)
     directory = directory.settle(run.info.run_id)
-    job = replace(prepared.job, run_id=run.info.run_id, experiment_id=run.info.experiment_id)
+    made = run.info
+    job = replace(prepared.job, run_id=made.run_id, experiment_id=made.experiment_id, run_name=str(made.run_name or ""))
     _start(job, stores, scheduler, directory, lock, environ)
     url = tracking.run_url(run, stores.tracking_uri)
     return GpuClusterSubmittedRun(run.info.run_id, directory, url, stores=stores)

@@ -115,14 +115,23 @@ def test_what_is_known_of_one(place: Path) -> None:
     assert found["phases"] == answer("describe", bad)["phases"]  # they do not grow
     assert found["exit_code"] == 1
     assert found["ended"] > found["started"] >= found["submitted"]
+    assert (found["name"], found["experiment"], found["launcher"]) == ("bad", "birds", "single")
+    assert "\nExperiment    birds\n" in described
+    assert f"\nArtifacts     {found['artifacts']}\n" in described
+    assert f"log: {found['job_directory']}/logs/rank_0.log" in described
     assert answer("status", bad)["status"] == "Failed"
+    assert answer("status", bad)["name"] == "bad"
 
 
 def test_logs(place: Path) -> None:
     bad, good = ids()
     assert gpu_cluster("logs", good).stdout == "hello --lr 0.1 -- x y\n"
     assert gpu_cluster("logs", bad, "--grep", "^Val.e").stdout == "ValueError: no luck\n"
-    assert gpu_cluster("logs", bad, "--rank", "1").stdout == ""
+    assert gpu_cluster("logs", bad, "-n", "1").stdout == "ValueError: no luck\n"
+    assert gpu_cluster("logs", bad, "-n", "1", "--grep", "before").stdout == "before\n"
+    nobody = gpu_cluster("logs", bad, "--rank", "1")
+    assert nobody.exit_code == exits.FAILED
+    assert "the run has no rank 1, but 0" in nobody.output
     assert gpu_cluster("logs", "-f", good).exit_code == exits.COMPLETED
     assert gpu_cluster("attach", bad).exit_code == exits.FAILED
     refused = gpu_cluster("logs", bad, "--grep", "(")
@@ -135,6 +144,7 @@ def test_a_run_of_another_machine_is_read_from_the_store(place: Path, monkeypatc
     monkeypatch.setenv("GPU_CLUSTER_HOME", str(place / "other home"))
     assert gpu_cluster("status", bad).stdout == "Failed: rank 0 exited with status 1 (ValueError: no luck)\n"
     assert gpu_cluster("logs", good).stdout == "hello --lr 0.1 -- x y\n"
+    assert gpu_cluster("logs", bad, "-n", "1").stdout == "ValueError: no luck\n"
     assert answer("status", good)["job_directory"] is None
     assert gpu_cluster("wait", good).exit_code == exits.COMPLETED
     unknown = gpu_cluster("status", "0" * 32)
@@ -149,12 +159,20 @@ def test_a_job_is_followed_waited_for_and_canceled(place: Path) -> None:
     directory = JobDir.of_run(ids()[0])
     assert f"gpu-cluster cancel {directory.path.name}" in begun.output
     wait_until(lambda: gpu_cluster("logs", "last").stdout == "up\n", 60, "the first line")
-    waited = gpu_cluster("wait", "last", "--timeout", "0.1")
+    options = ("--env-manager", "local", "--name", "waiter", "--after", directory.path.name[:8])
+    assert gpu_cluster("submit", *options, "--detach", "src/good.py").exit_code == 0
+    reason = f"waits for run {directory.path.name}"
+    wait_until(lambda: gpu_cluster("status", "last").stdout == f"Queued: {reason}\n", 60, "the reason")
+    nothing = gpu_cluster("logs", "last")
+    assert nothing.stdout == ""
+    assert nothing.stderr == f"no rank has started: Queued, {reason}\n"
+    assert gpu_cluster("cancel", "last").exit_code == 0
+    waited = gpu_cluster("wait", directory.path.name, "--timeout", "0.1")
     assert (waited.exit_code, waited.stdout.split()[1]) == (exits.UNFINISHED, "Running")
     canceled = gpu_cluster("cancel", "--all")
     assert canceled.stdout == f"run {directory.path.name} ended Canceled\n"
     assert not directory.alive
-    assert gpu_cluster("wait", "last").exit_code == exits.CANCELED
+    assert gpu_cluster("wait", directory.path.name).exit_code == exits.CANCELED
     assert gpu_cluster("cancel", "--all").stdout == "nothing to cancel\n"
     assert gpu_cluster("cancel", "last").stdout.startswith("nothing to cancel: run")
 
@@ -187,6 +205,8 @@ def test_the_same_job_again_whatever_has_become_of_the_sources(place: Path) -> N
     assert run.data.tags[tags.RETRY_OF] == good
     assert run.data.params == MlflowClient().get_run(good).data.params
     assert run.info.run_name == MlflowClient().get_run(good).info.run_name
+    assert answer("describe", run.info.run_id)["retry_of"] == good
+    assert f"Retry of      {good}" in gpu_cluster("describe", run.info.run_id).stdout
     assert "has left no checkpoints" in gpu_cluster("retry", good, "--resume").output
 
 
@@ -200,6 +220,20 @@ def test_a_variable_whose_value_is_kept_nowhere_is_asked_for(place: Path, monkey
     assert ids() == before
     monkeypatch.setenv("COLOUR", "blue")
     assert gpu_cluster("retry", "last").exit_code == exits.COMPLETED
+
+
+def test_options_behind_the_script_are_said_to_go_to_it(place: Path) -> None:
+    done = gpu_cluster("submit", "--env-manager", "local", "src/good.py", "--name", "x", "--lr", "1")
+    assert "note: --name behind src/good.py goes to the script" in done.stderr
+    assert "hello --name x --lr 1" in done.output
+    assert "note:" not in gpu_cluster("submit", "--env-manager", "local", "src/good.py", "--lr", "1").stderr
+
+
+def test_a_folder_that_is_no_project_says_what_else_there_is(place: Path) -> None:
+    refused = gpu_cluster("run", "src")
+    assert refused.exit_code == exits.FAILED
+    assert "has no MLproject file, and no script 'main'" in refused.output
+    assert "`gpu-cluster submit SCRIPT`" in refused.output
 
 
 def test_a_project(place: Path) -> None:
@@ -229,13 +263,18 @@ def test_a_project(place: Path) -> None:
         (("run", ".", "-P", "lr"), "'lr' is not of the form NAME=VALUE"),
         (("run", ".", "-c", '{"nodes": 2}'), "unknown key 'nodes'"),
         (("run", "nowhere", "--dry-run"), "nowhere"),
-        (("submit", "none.py"), "SCRIPT 'none.py' is not in source_directory"),
+        (("submit", "none.py"), "there is no script 'none.py'"),
         (("submit", "--env-manager", "local", "--pip", "torch", "src/good.py"), "leave out the packages"),
-        (("submit", "-j", "1x2", "--env-manager", "local", "src/good.py"), "needs distributed_training"),
+        (
+            ("submit", "-j", "1x2", "--env-manager", "local", "src/good.py"),
+            "-j 1x2 needs --launcher torchrun, horovod or",
+        ),
+        (("submit", "--pipp", "torch", "src/good.py"), "No such option '--pipp'. Did you mean"),
+        (("submit", "--env-manager", "local", "--after", "nope", "src/good.py"), "there is no run 'nope' of this"),
         (("cancel",), "name the runs to cancel, or --all"),
         (("cancel", "--experiment", "birds", "last"), "--experiment goes with --all"),
-        (("status", "abc"), "no job of run 'abc' on this machine, and it is no whole id of another"),
-        (("status", "../x"), "no job of run '../x' on this machine"),
+        (("status", "abc"), "there is no run 'abc' of this machine (`gpu-cluster runs` lists them)"),
+        (("status", "../x"), "there is no run '../x' of this machine"),
         (("runs", "--watch", "--json"), "leave out --json"),
     ],
 )
@@ -346,4 +385,4 @@ def test_what_is_known_of_a_job_here_is_told_without_mlflow(place: Path) -> None
         [sys.executable, "-c", code, "logs", "nonsense"], capture_output=True, text=True, check=False
     )
     assert unknown.returncode == exits.FAILED
-    assert "no job of run 'nonsense' on this machine" in unknown.stderr
+    assert "there is no run 'nonsense' of this machine" in unknown.stderr

@@ -130,7 +130,7 @@ def test_built_then_reused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Non
     assert [line.partition("==")[0] for line in built.freeze.splitlines()[3:]] == ["packaging", "six"]
     assert bench.said[0] == "resolving 2 requirements"
     assert f"building environment {built.key}: 2 packages" in bench.said
-    assert any(line.startswith("Resolved 2 packages") for line in bench.said)
+    assert any(line.startswith("Installed 2 packages") for line in bench.said)
     assert bench.said[-1].startswith(f"environment {built.key} ready in ")
     assert "$ uv pip install" in bench.log.getvalue()
 

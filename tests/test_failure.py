@@ -209,3 +209,17 @@ def test_the_last_lines_are_kept(tmp_path: Path) -> None:
 )
 def test_exits_are_described(code: int, text: str) -> None:
     assert describe_exit(code) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "reason"),
+    [
+        ("usage: a.py [-h]\na.py: error: unrecognized arguments: --x\n", 2, " (unrecognized arguments: --x)"),
+        ("[rank0]: a.py: error: no lr\n", 2, " (no lr)"),
+        ("a.py: error: no lr\n", 3, ""),
+        ("a.py: error: no lr\nmore\n", 2, ""),
+        ("", 2, ""),
+    ],
+)
+def test_a_script_that_refuses_its_arguments_is_quoted(text: str, code: int, reason: str) -> None:
+    assert report(0, "a", code, text)["reason"] == f"rank 0 exited with status {code}{reason}"

@@ -138,7 +138,14 @@ class _Submission:
         for number, (item, name) in enumerate(zip(prepared, names, strict=True)):
             run = tracking.create_run(self._stores, item.job.experiment_id, name, {**item.tags, **below})
             run_id, above = run.info.run_id, below.get(MLFLOW_PARENT_RUN_ID)
-            job = replace(item.job, run_id=run_id, experiment_id=run.info.experiment_id, array=above)
+            made = run.info
+            job = replace(
+                item.job,
+                run_id=run_id,
+                experiment_id=made.experiment_id,
+                run_name=str(made.run_name or ""),
+                array=above,
+            )
             self._jobs.append(job)
             self._directories[number].write_job(job)
             directory = self._directories[number] = self._directories[number].settle(run_id)

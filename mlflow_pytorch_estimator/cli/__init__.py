@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -103,6 +103,9 @@ def _is_mlflows(error: Exception) -> bool:
 
 class _Detached(click.ClickException):
     exit_code = DETACHED
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Nothing: the terminal has said that the job goes on, and how to follow it; it is no error."""
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

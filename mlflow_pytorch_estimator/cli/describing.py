@@ -25,7 +25,11 @@ def describe(run: str, *, as_json: bool) -> None:
     from mlflow_pytorch_estimator.cli import facts
 
     found = facts.of(run)
-    described = {**found.summary(), **(_of_job(found.directory) if found.directory else {})}
+    described = {
+        **found.summary(),
+        **(_of_job(found.directory) if found.directory else {}),
+        **facts.of_store(found.run_id),
+    }
     if as_json:
         output.print_json(described)
         return
@@ -43,6 +47,11 @@ def _of_job(directory: JobDir) -> dict[str, Any]:
         "command": job.command,
         "parameters": dict(job.parameters),
         "scheduler": job.scheduler,
+        "nodes": job.resources.node_count,
+        "ranks_per_node": job.distribution.processes_per_node,
+        "launcher": job.distribution.kind,
+        "cpus_per_node": job.resources.cpus_per_node,
+        "gpus_per_node": job.resources.gpus_per_node,
         "job_id": directory.job_id,
         "environment": job.container.image if job.container else job.interpreter.key or job.interpreter.manager,
         "attempt": directory.attempt,
@@ -63,9 +72,14 @@ def _lines(found: Facts, described: dict[str, Any]) -> list[str]:
         ("Submitted", output.clock(found.submitted)),
         ("Ended", output.clock(found.ended_at)),
         ("Compute", f"{found.where}" + (f", job {described['job_id']}" if described.get("job_id") else "")),
+        ("Ranks", _ranks(found.directory)),
         ("Environment", str(described.get("environment") or "")),
         ("Attempt", str(described["attempt"]) if described.get("attempt", 0) > 1 else ""),
-        ("Last metric", found.metric),
+        ("Retry of", described.get("retry_of") or ""),
+        ("Experiment", described.get("experiment") or ""),
+        ("Metrics", ", ".join(f"{name}={value:.6g}" for name, value in described.get("metrics", {}).items())),
+        ("Artifacts", described.get("artifacts") or ""),
+        ("Page", described.get("url") or ""),
         *(("Note", notice) for notice in described.get("notices", ())),
         ("Not stored", found.undelivered),
         ("Job directory", str(found.directory.path) if found.directory else ""),
@@ -77,6 +91,21 @@ def _lines(found: Facts, described: dict[str, Any]) -> list[str]:
         + (duration(float(str(entry["seconds"]))) if entry["seconds"] else "")
         for entry in described.get("phases", ())
     ]
-    failure = described.get("failure") or {}
+    return [*lines, *_failure(described.get("failure") or {}, found.directory)]
+
+
+def _ranks(directory: JobDir | None) -> str:
+    from mlflow_pytorch_estimator import page
+
+    return page.ranks(directory.job) if directory else ""
+
+
+def _failure(failure: dict[str, Any], directory: JobDir | None) -> list[str]:
+    """Whom it ended, the traceback or the last lines, and where the rest is."""
+    others = [str(rank) for rank in failure.get("ranks_ended_by_it") or ()]
+    ended = f"rank{'' if len(others) == 1 else 's'} {', '.join(others)}"
+    said = [f"{ended} ended because of rank {failure.get('rank')}"] if others else []
     evidence = failure.get("traceback") or "\n".join(failure.get("last_lines", []))
-    return [*lines, "", evidence.rstrip()] if evidence else lines
+    log = directory.rank_log(failure["rank"]) if directory and failure.get("rank") is not None else None
+    more = [f"log: {log}"] if log and log.exists() else []
+    return ["", *said, *more, *([evidence.rstrip()] if evidence else [])] if said or evidence else []

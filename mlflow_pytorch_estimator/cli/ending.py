@@ -22,7 +22,7 @@ _UNFINISHED = "unfinished"
 @click.option("--experiment", metavar="NAME", help="With --all: only those of this experiment.")
 @output.json_option
 def cancel(runs: tuple[str, ...], *, everything: bool, experiment: str | None, as_json: bool) -> None:
-    """End jobs and everything that they started; their runs are then KILLED.
+    """End jobs and everything that they started; their runs are Canceled then, KILLED in the words of MLflow.
 
     \b
     gpu-cluster cancel last

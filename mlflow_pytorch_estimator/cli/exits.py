@@ -12,7 +12,7 @@ UNFINISHED = 5
 STATUSES = {
     COMPLETED: "done; of commands that follow a run: it completed",
     FAILED: "an error, or the run failed",
-    USAGE: "the command line cannot be right",
+    USAGE: "an option or argument that there is not, or that cannot be read",
     DETACHED: "you let go of the run (Ctrl-C), and its job goes on",
     CANCELED: "the run was canceled",
     UNFINISHED: "the run had not ended when the time was up",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,9 +48,8 @@ class Facts:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the ranks began, or since it was submitted while they have not; until the end."""
-        begin = self.started or self.submitted
-        return max(0.0, (self.ended_at or time.time()) - begin) if begin else 0.0
+        """Seconds since it was submitted, until the end."""
+        return max(0.0, (self.ended_at or time.time()) - self.submitted) if self.submitted else 0.0
 
     def summary(self) -> dict[str, Any]:
         """For JSON."""
@@ -63,7 +63,7 @@ class Facts:
             "started": self.started,
             "ended": self.ended_at,
             "elapsed_seconds": round(self.elapsed, 3),
-            "last_metric": self.metric,
+            "last_metric": self.metric or None,
             "undelivered": self.undelivered,
             "job_directory": str(self.directory.path) if self.directory else None,
         }
@@ -83,7 +83,7 @@ def of_directory(directory: JobDir, entity: Any = None) -> Facts:
     reason = outcome.reason if outcome and outcome.phase is not Phase.COMPLETED else waiting_reason(phase, events)
     return Facts(
         run_id=directory.path.name,
-        name=_name(entity) or f"{job.project}, {job.entry_point}",
+        name=_name(entity) or job.run_name or f"{job.project}, {job.entry_point}",
         phase=str(phase),
         reason=reason,
         where=_where(tags.of_job(job), job.resources.node_count, job.distribution.processes_per_node),
@@ -117,6 +117,30 @@ def of_entity(entity: Any) -> Facts:
     )
 
 
+def of_store(run_id: str) -> dict[str, Any]:
+    """What only the tracking store knows of a run: empty while that does not answer."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    from mlflow_pytorch_estimator import tracking
+
+    client = MlflowClient()
+    try:
+        entity = client.get_run(run_id)
+        experiment = client.get_experiment(entity.info.experiment_id).name
+    except MlflowException:
+        return {}
+    own = {name: value for name, value in sorted(entity.data.metrics.items()) if not name.startswith("system/")}
+    return {
+        "experiment": experiment,
+        "metrics": own,
+        "last_metric": _metric(entity) or None,
+        "artifacts": tracking.without_credentials(entity.info.artifact_uri),
+        "url": tracking.run_url(entity, client.tracking_uri),
+        "retry_of": entity.data.tags.get(tags.RETRY_OF),
+    }
+
+
 def _lines(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -130,8 +154,8 @@ def timeline(directory: JobDir) -> list[dict[str, object]]:
     return journal.timeline(directory.events(), end)
 
 
-def stored_logs(run_id: str, choice: Choice) -> Iterator[bytes]:
-    """The logs of ranks among the artifacts of a run, piece by piece; raises UnknownRunError."""
+def stored_logs(run_id: str, choice: Choice) -> Iterator[Iterator[bytes]]:
+    """The logs of ranks among the artifacts of a run, each piece by piece; raises UnknownRunError."""
     import tempfile
 
     from mlflow.exceptions import MlflowException
@@ -148,8 +172,7 @@ def stored_logs(run_id: str, choice: Choice) -> Iterator[bytes]:
             prefix = f"[{log.stem.replace('_', ' ')}] ".encode() if len(chosen) > 1 else b""
             with tempfile.TemporaryDirectory() as folder:
                 tail = LogTail(Path(client.download_artifacts(run_id, str(log), folder)), prefix)
-                while data := tail.read(last=True):
-                    yield data
+                yield iter(partial(tail.read, last=True), b"")
     except MlflowException as error:
         raise UnknownRunError(f"cannot read the logs of run {run_id}: {one_line(error)}") from error
 

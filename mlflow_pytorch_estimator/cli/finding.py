@@ -22,7 +22,9 @@ def directory(wanted: str) -> JobDir:
     """The job of a run, which was submitted from here; raises UnknownRunError."""
     found = local(wanted)
     if found is None:
-        raise UnknownRunError(f"no job of run {wanted!r} on this machine (looked in {jobdir.home() / 'jobs'})")
+        raise UnknownRunError(
+            f"there is no job of run {wanted!r} here ({jobdir.home() / 'jobs'}): `gpu-cluster runs` lists them"
+        )
     return found
 
 
@@ -69,7 +71,8 @@ def run_id(wanted: str) -> str:
         return found.path.name
     if not _ID.fullmatch(wanted):
         raise UnknownRunError(
-            f"no job of run {wanted!r} on this machine, and it is no whole id of another: see `gpu-cluster runs`"
+            f"there is no run {wanted!r} of this machine (`gpu-cluster runs` lists them); of a run of another machine "
+            "give the whole id"
         )
     return wanted
 

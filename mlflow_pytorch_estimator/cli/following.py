@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 import sys
 import time
+from collections import deque
+from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,9 +15,11 @@ import click
 from mlflow_pytorch_estimator.cli import exits, finding, output
 
 if TYPE_CHECKING:
+    from mlflow_pytorch_estimator.attach import Choice
     from mlflow_pytorch_estimator.jobdir import JobDir
 
 _POLL_SECONDS = 0.2
+_MOST_RANKS = 16
 
 
 @click.command(short_help="Print the phase of a run, and the reason if it failed.")
@@ -48,31 +53,39 @@ def status(run: str, *, as_json: bool) -> None:
     help="Only this rank; several are possible.",
 )
 @click.option("--grep", metavar="REGEX", help="Only lines in which this is found.")
-def logs(run: str, *, follow: bool, ranks: tuple[int, ...], grep: str | None) -> None:
+@click.option("--tail", "-n", "lines", metavar="N", type=click.IntRange(1), help="Only the last lines of each rank.")
+def logs(run: str, *, follow: bool, ranks: tuple[int, ...], grep: str | None, lines: int | None) -> None:
     """Print what the ranks of a run write.
 
     \b
     gpu-cluster logs -f last
     gpu-cluster logs 3fa2 --rank 3 --grep 'loss|Error'
+    gpu-cluster logs last -n 20
 
     With --follow, phases go to standard error. Logs of a run of another machine are read from its artifacts.
     """
     from mlflow_pytorch_estimator.attach import Choice
 
     choice = Choice(frozenset(ranks) or None, _pattern(grep))
+    if follow and lines:
+        raise click.UsageError("--tail is for what is there: leave out --follow")
     if follow:
         sys.exit(_follow(finding.directory(run), choice))
     found = finding.local(run)
+    if found is not None and not found.rank_logs() and not found.delivered.exists():
+        click.echo(f"no rank has started: {_why(found)}", err=True)
+        return
     if found is None or not found.rank_logs():
-        _print_stored(finding.run_id(run), choice)
+        _print_stored(finding.run_id(run), choice, lines)
         return
     from mlflow_pytorch_estimator.attach import tail_of
-    from mlflow_pytorch_estimator.console import Terminal
 
-    for log in choice.of(found.rank_logs()):
-        tail = tail_of(found, log)
-        while data := tail.read(last=True):
-            Terminal().output(choice.lines(data))
+    chosen = choice.of(found.rank_logs())
+    if not chosen:
+        there = ", ".join(log.stem.partition("_")[2] for log in found.rank_logs()[:_MOST_RANKS])
+        raise click.ClickException(f"the run has no rank {', '.join(map(str, ranks))}, but {there}")
+    for log in chosen:
+        _print(iter(partial(tail_of(found, log).read, last=True), b""), choice, lines)
 
 
 @click.command(short_help="Follow a run as if it had just been started here.")
@@ -119,6 +132,27 @@ def wait(runs: tuple[str, ...], *, timeout: float | None, as_json: bool) -> None
     sys.exit(worst)
 
 
+def _why(directory: JobDir) -> str:
+    from mlflow_pytorch_estimator.cli import facts
+
+    found = facts.of_directory(directory)
+    return f"{found.phase}, {found.reason}" if found.reason else found.phase
+
+
+def _print(pieces: Iterable[bytes], choice: Choice, lines: int | None) -> None:
+    """Of one rank: what is wanted of it, or the last lines of that."""
+    from mlflow_pytorch_estimator.console import Terminal
+
+    last: deque[bytes] = deque(maxlen=lines)
+    for data in pieces:
+        if lines is None:
+            Terminal().output(choice.lines(data))
+        else:
+            last.extend(choice.lines(data).splitlines(keepends=True))
+    if last:
+        Terminal().output(b"".join(last))
+
+
 def _follow(directory: JobDir, choice: Any) -> int:
     from mlflow_pytorch_estimator.cli.launching import follow
     from mlflow_pytorch_estimator.console import terminal
@@ -134,9 +168,8 @@ def _pattern(grep: str | None) -> re.Pattern[bytes] | None:
         raise click.BadParameter(f"{grep!r} is no regular expression: {error}", param_hint="--grep") from None
 
 
-def _print_stored(run_id: str, choice: Any) -> None:
+def _print_stored(run_id: str, choice: Choice, lines: int | None) -> None:
     from mlflow_pytorch_estimator.cli import facts
-    from mlflow_pytorch_estimator.console import Terminal
 
-    for data in facts.stored_logs(run_id, choice):
-        Terminal().output(choice.lines(data))
+    for pieces in facts.stored_logs(run_id, choice):
+        _print(pieces, choice, lines)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlflow_pytorch_estimator.cli import exits, output, words
+from mlflow_pytorch_estimator.cli import exits, finding, output, words
 
 if TYPE_CHECKING:
     from mlflow_pytorch_estimator.attach import Choice
@@ -20,10 +20,20 @@ if TYPE_CHECKING:
     from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
 
 _OPTIONS = (
-    click.option("-j", "--ranks", "shape", metavar="NODESxRANKS", help="Nodes, and ranks on each, such as 2x4."),
-    click.option("--launcher", type=click.Choice(["torchrun", "horovod", "mpirun"]), help="How several ranks start."),
-    click.option("--gpus", type=click.IntRange(0), help="GPUs of each node."),
-    click.option("--cpus", type=click.IntRange(1), help="Cores of each node."),
+    click.option(
+        "-j",
+        "--ranks",
+        "shape",
+        metavar="NODESxRANKS",
+        help="Nodes, and ranks on each, such as 2x4; needs --launcher. By default one process.",
+    ),
+    click.option(
+        "--launcher",
+        type=click.Choice(["torchrun", "horovod", "mpirun"]),
+        help="What starts several ranks: torchrun for torch.distributed.",
+    ),
+    click.option("--gpus", type=click.IntRange(0), help="GPUs of each node; by default all."),
+    click.option("--cpus", type=click.IntRange(1), help="Cores of each node; by default all."),
     click.option("--memory", metavar="GB", type=click.FloatRange(0, min_open=True), help="Main memory of each node."),
     click.option("--compute", metavar="NAME", help="Cluster to run on, see `gpu-cluster compute`."),
     click.option(
@@ -55,7 +65,9 @@ _OPTIONS = (
     ),
     click.option("--name", "--run-name", metavar="NAME", help="Name of the run."),
     click.option("--detach", is_flag=True, help="Return at once; `gpu-cluster logs -f` follows."),
-    click.option("--dry-run", is_flag=True, help="Check all, print what would be submitted, and submit nothing."),
+    click.option(
+        "--dry-run", is_flag=True, help="Check all but the packages, print what would be submitted, and submit nothing."
+    ),
 )
 
 
@@ -118,7 +130,11 @@ def run(
 @click.option("--requirements", metavar="FILE", help="A requirements.txt.")
 @click.option("--conda-file", metavar="FILE", help="A conda.yaml.")
 @click.option("--framework-version", metavar="VERSION", help="PyTorch, such as 2.13; by default the newest.")
-@click.option("--env-manager", type=click.Choice(["local"]), help="`local`: this interpreter, as it is.")
+@click.option(
+    "--env-manager",
+    type=click.Choice(["local"]),
+    help="`local`: no environment is built, the script runs with the Python that runs this command.",
+)
 @click.option(
     "--env", "variables", metavar="NAME=VALUE", multiple=True, help="A variable for the script; several are possible."
 )
@@ -140,16 +156,37 @@ def submit(  # noqa: PLR0913 - the options of a command
     """Run a script with the packages that it needs, and follow it to its end.
 
     \b
-    gpu-cluster submit --pip torch --pip mlflow train.py --lr 0.1
-    gpu-cluster submit -j 1x2 --launcher torchrun --framework-version 2.13 train.py
+    gpu-cluster submit train.py --lr 0.1
+    gpu-cluster submit --pip scikit-learn --detach --after last train.py
+    gpu-cluster submit -j 1x2 --launcher torchrun train.py
 
-    What stands behind SCRIPT is the script's. PyTorch and MLflow come with every environment that is built.
+    What stands behind SCRIPT is the script's. PyTorch and MLflow come with every environment that is built. What the
+    script writes below outputs/ becomes artifacts of its MLflow run, as do its logs.
     """
     from mlflow_pytorch_estimator.cli import scripts
 
+    _check_words(script, arguments)
+    words.launched(given["shape"], given["launcher"], given["config"])
     packages = scripts.Packages(pip, conda, requirements, conda_file, framework_version, local=env_manager == "local")
     config = _config(given, whole=True)
     _launch(scripts.source(script, arguments, source, packages, words.pairs("--env", variables)), config, given)
+
+
+def _check_words(script: str, arguments: tuple[str, ...]) -> None:
+    """Refuse an option that there is not; tell of those that went to the script, which may want them."""
+    context = click.get_current_context()
+    options = {option for parameter in context.command.params for option in parameter.opts if option.startswith("-")}
+    if script.startswith("-"):
+        import difflib
+
+        raise click.NoSuchOption(script, possibilities=difflib.get_close_matches(script, options))
+    ours = [word for word in arguments if word.partition("=")[0] in options and word.startswith("--")]
+    if ours:
+        click.echo(
+            f"gpu-cluster: note: {', '.join(ours)} behind {script} goes to the script; what is meant for gpu-cluster "
+            f"stands before {script}",
+            err=True,
+        )
 
 
 def _launch(source: Source, config: BackendConfig, given: Mapping[str, Any]) -> None:
@@ -226,7 +263,7 @@ def _config(given: Mapping[str, Any], *, whole: bool) -> BackendConfig:
         "cpus_per_node": given["cpus"],
         "memory_gb_per_node": given["memory"],
         "compute": given["compute"],
-        "after": list(given["after"]) or None,
+        "after": [finding.run_id(run) for run in given["after"]] or None,
         "max_run_duration_seconds": given["max_time"],
         "detach": True if given["detach"] else None,
         **_slurm(given["slurm"], said.get("scheduler_options", {})),

@@ -64,6 +64,9 @@ def source(
 
     packages.check()
     path = Path(script)
+    if not (Path(folder) / path if folder else path).exists():
+        where = f" in --source {folder}" if folder else ""
+        raise click.UsageError(f"there is no script {script!r}{where}")
     top = training.folder(folder) if folder else path.absolute().parent
     entry = training.entry(top, path.name if folder is None else script, "SCRIPT")
     words = tuple(training.text_word(f"argument {number}", word) for number, word in enumerate(arguments, 1))

@@ -18,6 +18,12 @@ def pairs(option: str, words: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
+def launched(shape: str | None, launcher: str | None, config: str | None) -> None:
+    """Raise UsageError where several ranks are wanted and nothing says what starts them."""
+    if shape and shape.lower() != "1x1" and not launcher and not config:
+        raise click.UsageError(f"-j {shape} needs --launcher torchrun, horovod or mpirun")
+
+
 def shape(option: str, text: str | None) -> dict[str, int]:
     """``NODESxRANKS`` as keys of the backend config; raises BadParameter."""
     if text is None:

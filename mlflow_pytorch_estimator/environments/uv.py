@@ -31,7 +31,7 @@ _DROPPED = (
     "__PYVENV_LAUNCHER__",
 )
 _DROPPED_GROUPS = ("PYTHON", "UV_PROJECT", "UV_VENV", "UV_WORKING_DIR")
-_PROGRESS = re.compile(r"\s*(Resolved|Prepared|Installed|Building|Updating) \S")
+_PROGRESS = re.compile(r"\s*(Prepared|Installed|Building|Updating) \S")
 
 
 @dataclass(frozen=True)
