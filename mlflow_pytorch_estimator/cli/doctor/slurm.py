@@ -8,6 +8,7 @@ from mlflow_pytorch_estimator.cli.doctor.findings import OK, WARN, Finding
 from mlflow_pytorch_estimator.errors import SchedulerError
 from mlflow_pytorch_estimator.schedulers.slurm import client
 
+_LONGEST = 100
 _NEEDED = ("sbatch", "squeue", "scancel", "scontrol", "sinfo")
 
 
@@ -23,7 +24,8 @@ def check() -> Iterator[Finding]:
     try:
         answer = client.run("scontrol", "ping", seconds=10)
         if answer.code:
-            yield Finding(WARN, "slurm", f"the controller does not answer: {answer.reason}", "ask the administrators")
+            said = f"the controller does not answer: {answer.reason[-_LONGEST:]}"
+            yield Finding(WARN, "slurm", said, "ask the administrators; jobs on this machine do not need it")
             return
         version = client.run("sinfo", "--version", seconds=10).output.strip()
         partitions = client.run("sinfo", "--noheader", "--format=%P %D %G", seconds=10).output.split("\n")
