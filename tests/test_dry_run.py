@@ -81,6 +81,7 @@ sbatch --parsable --export=ALL <<'END'
 #SBATCH --output={folder}/logs/agent.log
 #SBATCH --open-mode=append
 #SBATCH --chdir={folder}
+#SBATCH --comment=RUN_ID
 #SBATCH --signal=B:USR2@40
 #SBATCH --no-requeue
 #SBATCH --gres=gpu:2
