@@ -402,7 +402,7 @@ def test_a_project_in_a_subdirectory_reaches_its_siblings(store: MlflowClient, p
 def test_of_run_refuses_unknown_runs(home: Path) -> None:
     answer = companion("status", "nope")
     assert answer.returncode == 1
-    assert answer.stderr.startswith("Error: there is no job of run 'nope' here")
+    assert answer.stderr.startswith("Error: there is no run 'nope' of this machine (`gpu-cluster runs` lists them)")
     assert len(answer.stderr.splitlines()) == 1
 
 
