@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+import pytest
 from conftest import Project, finish, submit, wait_until
 from mlflow.tracking import MlflowClient
 
 from mlflow_pytorch_estimator import collecting, uploads
+from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
 
 ODD = """
 import os, socket
@@ -45,6 +51,8 @@ os.mkfifo("../logs/pipe")
 os.symlink("a", "../logs/a")
 open("../logs/own.txt", "w").write("own")
 """
+# MLflow itself is 200 MB of it; what a job leaves, however large, must not add to it by its size.
+_LARGEST_AGENT = 400 << 20
 LEFT_OUT = {"outside", "outside folder", "chain", "relative", "a", "b", "dangling", "pipe", "socket", "device"}
 
 
@@ -102,17 +110,25 @@ def test_what_cannot_be_read_is_left_out(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "target").iterdir()] == ["open"]
 
 
-def test_five_thousand_outputs_arrive(store: MlflowClient, project: Project) -> None:
-    script = "for n in range(5000):\n    with open(f'outputs/{n}', 'w') as file:\n        file.write(str(n))\n"
-    done = finish(submit(project.script(f"import os\n{script}os.symlink('7', 'outputs/seven')\n")))
+@pytest.mark.parametrize("number", [5_000, 200_000])
+def test_many_outputs_arrive(number: int, store: MlflowClient, project: Project) -> None:
+    script = f"for n in range({number}):\n    with open(f'outputs/{{n}}', 'w') as file:\n        file.write(str(n))\n"
+    running = submit(project.script(f"import os\n{script}os.symlink('7', 'outputs/seven')\n"))
+    most = _memory_until(running.directory.delivered.exists, running, 600)
+    done = finish(running)
     assert done.succeeded, done.log
     stored = Path(url2pathname(urlsplit(done.run.info.artifact_uri).path), "outputs")
-    assert len(list(stored.iterdir())) == 5001
-    assert [(stored / name).read_text() for name in ("0", "4999", "seven")] == ["0", "4999", "7"]
+    assert sum(1 for _ in stored.iterdir()) == number + 1
+    names = ("0", str(number - 1), "seven")
+    assert [(stored / name).read_text() for name in names] == ["0", str(number - 1), "7"]
+    assert most < _LARGEST_AGENT, f"the agent took {most >> 20} MB"
 
 
-def test_a_large_log_is_uploaded_whole_at_the_end_and_not_before(store: MlflowClient, project: Project) -> None:
-    size = 300 << 20
+@pytest.mark.parametrize("size", [300 << 20, 5 << 30], ids=["300 MB", "5 GB"])
+def test_a_large_log_is_uploaded_whole_at_the_end_and_not_before(
+    size: int, store: MlflowClient, project: Project
+) -> None:
+    _needs_disk(3 * size, project.path)
     script = f"""
 import os, sys, time
 print("begin", flush=True)
@@ -129,9 +145,10 @@ print("end", flush=True)
     time.sleep(1)
     live = store.list_artifacts(running.run_id, "logs")
     assert all(item.file_size <= uploads._LARGEST_LIVE_BYTES for item in live)
-    wait_until(running.directory.delivered.exists, 120, "the end")
+    most = _memory_until(running.directory.delivered.exists, running, 600)
+    assert most < _LARGEST_AGENT, f"the agent took {most >> 20} MB"
     (stored,) = store.list_artifacts(running.run_id, "logs")
-    assert stored.file_size == log.stat().st_size
+    assert stored.file_size == log.stat().st_size > size
     script = "from mlflow_pytorch_estimator.cli import main\nmain()"
     for words in (["logs", "last", "--grep", "^(begin|written|end)$"], ["describe", "last"], ["status", "last"]):
         limit = "import resource\nresource.setrlimit(resource.RLIMIT_DATA, (256 << 20, 256 << 20))\n"
@@ -139,3 +156,26 @@ print("end", flush=True)
             [sys.executable, "-c", limit + script, *words], capture_output=True, text=True, check=True
         )
         assert words[0] != "logs" or done.stdout == "begin\nwritten\nend\n"
+
+
+def _memory_until(condition: Callable[[], object], running: GpuClusterSubmittedRun, seconds: float) -> int:
+    """The most bytes that the agent of a job had in memory at once until the condition holds."""
+    most = [0]
+
+    def holds() -> object:
+        with contextlib.suppress(OSError, ValueError, StopIteration):
+            agent = json.loads(running.directory.agent.read_text())["pid"]
+            lines = Path(f"/proc/{agent}/status").read_text().splitlines()
+            peak = next(line for line in lines if line.startswith("VmHWM:"))
+            most[0] = max(most[0], int(peak.split()[1]) << 10)
+        return condition()
+
+    wait_until(holds, seconds, "the end")
+    assert most[0] > 0, "the agent was never seen"
+    return most[0]
+
+
+def _needs_disk(size: int, path: Path) -> None:
+    free = shutil.disk_usage(path).free
+    if free < size:
+        pytest.skip(f"needs {size >> 30} GB of free disk for a log and its copies, {free >> 30} are left")
