@@ -605,7 +605,7 @@ def test_a_wheel_that_is_there_needs_no_torch(
     monkeypatch.setenv("UV_FIND_LINKS", str(tmp_path))
     done = horovod("build", "--torch", toys.TORCH, "--no-mpi")
     assert done.stdout == f"{cached}\n"
-    assert re.fullmatch(r"Resolved 1 package in \S+\n", done.stderr)
+    assert done.stderr == ""
     done = horovod("check", "--torch", toys.TORCH, "--no-mpi")
     assert f"PyTorch       {toys.TORCH}, CUDA none\n" in done.stdout
     assert f"wheel         {cached}\n" in done.stdout
