@@ -53,6 +53,16 @@ def wait_until(condition: Callable[[], object], seconds: float = 60.0, what: str
         time.sleep(0.05)
 
 
+def vanish(folder: Path) -> None:
+    """Remove a folder in which others still write: what goes while it is walked through is no error."""
+
+    def gone() -> bool:
+        shutil.rmtree(folder, ignore_errors=True)
+        return not folder.exists()
+
+    wait_until(gone, 10, f"the removal of {folder}")
+
+
 def processes_with(text: str) -> list[int]:
     """Pids of living processes whose command line or environment holds a text."""
     found = []

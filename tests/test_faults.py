@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ from urllib.request import url2pathname
 import mlflow
 import pytest
 from click.testing import CliRunner
-from conftest import Project, finish, processes_with, submit, wait_until
+from conftest import Project, finish, processes_with, submit, vanish, wait_until
 from gateway import Gateway
 from mlflow.tracking import MlflowClient
 
@@ -109,7 +108,7 @@ def test_a_job_directory_that_vanishes_takes_the_job_along(
 ) -> None:
     running = started(project, tmp_path / "go")
     wait_until(lambda: store.get_run(running.run_id).info.status == "RUNNING", 30, "the status")
-    shutil.rmtree(running.directory.path)
+    vanish(running.directory.path)
     (tmp_path / "go").touch()
     wait_until(lambda: processes_with(running.run_id) == [], 60, "the end of the job's processes")
     experiment = store.get_experiment(store.get_run(running.run_id).info.experiment_id).name

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from pathlib import Path
 
 from click.testing import CliRunner
-from conftest import Project, processes_with, submit, wait_until
+from conftest import Project, processes_with, submit, vanish, wait_until
 from gateway import Gateway
 from mlflow.tracking import MlflowClient
 from rank_jobs import BEGUN, begin
@@ -51,7 +50,7 @@ def test_three_who_cancel_a_run_that_is_deleted_a_directory_that_vanishes(
     store: MlflowClient, project: Project, slurm: Slurm, tmp_path: Path, home: Path
 ) -> None:
     wanted, deleted, vanished = started(project, tmp_path / "go", 3)
-    shutil.rmtree(vanished.directory.path)
+    vanish(vanished.directory.path)
     store.delete_run(deleted.run_id)
     assert canceled_by_three(wanted) == ["KILLED"] * 3
     (tmp_path / "go").touch()
