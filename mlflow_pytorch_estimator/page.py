@@ -127,11 +127,11 @@ def _clock(start: object) -> str:
 
 def ranks(job: JobSpec) -> str:
     """How many, where, and what starts them."""
-    nodes, per_node, kind = job.resources.node_count, job.distribution.processes_per_node, job.distribution.kind
-    if kind == "single":
+    nodes, per_node = job.resources.node_count, job.distribution.processes_per_node
+    if job.distribution.kind == "single":
         return "one process"
     shape = f"{nodes} x {per_node}: {nodes} {'node' if nodes == 1 else 'nodes'}, {per_node} on each"
-    return f"{shape} ({kind})"
+    return f"{shape} ({job.distribution.launcher})"
 
 
 def _picture(job: JobSpec, outcome: Outcome | None) -> str:

@@ -46,6 +46,11 @@ class Distribution:
         """Whether the ranks need Horovod."""
         return self.kind in {"horovod", "mpirun"}
 
+    @property
+    def launcher(self) -> str:
+        """What starts the ranks, by the name that people give it."""
+        return "torchrun" if self.kind == "torch" else self.kind
+
     def world_size(self, node_count: int) -> int:
         """How many ranks such a job has on so many nodes."""
         return 1 if self.kind == "single" else node_count * self.processes_per_node

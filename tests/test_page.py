@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from mlflow_pytorch_estimator.jobdir import JobDir, Outcome
-from mlflow_pytorch_estimator.page import cell, describe, fenced, follow_commands
-from mlflow_pytorch_estimator.spec import InterpreterSpec, JobSpec, Resources
+from mlflow_pytorch_estimator.page import cell, describe, fenced, follow_commands, ranks
+from mlflow_pytorch_estimator.spec import Distribution, InterpreterSpec, JobSpec, Resources
 from mlflow_pytorch_estimator.status import Phase
 
 NASTY = [
@@ -124,6 +124,14 @@ def test_a_waiting_job_says_what_it_wants_and_how_to_go_on(tmp_path: Path) -> No
     assert "| Environment | k3y (uv) |" in text
     assert follow_commands("r1") in text
     assert "all CPUs, all GPUs of one node" in describe(job(), directory, Phase.QUEUED, None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("torch", "2 x 4: 2 nodes, 4 on each (torchrun)"), ("horovod", "2 x 4: 2 nodes, 4 on each (horovod)")],
+)
+def test_ranks_are_told_with_what_starts_them(kind: str, said: str) -> None:
+    assert ranks(job(resources=Resources(2, 2, 0), distribution=Distribution(kind, 4))) == said
 
 
 def test_a_finished_job_says_where_it_ran_and_nothing_to_cancel(tmp_path: Path) -> None:

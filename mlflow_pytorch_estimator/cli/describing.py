@@ -49,7 +49,7 @@ def _of_job(directory: JobDir) -> dict[str, Any]:
         "scheduler": job.scheduler,
         "nodes": job.resources.node_count,
         "ranks_per_node": job.distribution.processes_per_node,
-        "launcher": job.distribution.kind,
+        "launcher": job.distribution.launcher,
         "cpus_per_node": job.resources.cpus_per_node,
         "gpus_per_node": job.resources.gpus_per_node,
         "job_id": directory.job_id,

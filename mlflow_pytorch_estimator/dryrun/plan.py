@@ -70,10 +70,10 @@ def _heading_of_ranks(plan: Plan) -> str:
     total = sum(map(len, plan.ranks))
     if distribution.kind == "single":
         return "One process, on one node"
-    how = {"torch": "torchrun"}.get(distribution.kind, distribution.kind)
     least = distribution.min_nodes
     elastic = f", goes on with {least} of the nodes" if least is not None and least < nodes else ""
-    return f"{count(total, 'rank')} on {count(nodes, 'node')} (world size {total}), started by {how}{elastic}"
+    where = f"{count(total, 'rank')} on {count(nodes, 'node')} (world size {total})"
+    return f"{where}, started by {distribution.launcher}{elastic}"
 
 
 def _rank_lines(ranks: Iterable[tuple[int, ...]]) -> list[str]:
