@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from mlflow_pytorch_estimator.files import walk
 from mlflow_pytorch_estimator.snapshots import copying
 
 _THREADS = 4  # making a file waits for the file system
@@ -33,34 +34,37 @@ def copy_tree(tree: Path, target: Path, stored: Callable[[int], None] = lambda s
 
     ``stored`` hears of each file's size, in several threads.
     """
-    files = []
     target.mkdir(parents=True, exist_ok=True)
-    for entry in _entries(tree):
-        copy = f"{target}{entry.path[len(str(tree)) :]}"
-        if entry.is_dir(follow_symlinks=False):
-            os.makedirs(copy, exist_ok=True)  # noqa: PTH103 - thousands of them
-        else:
-            files.append((entry.path, copy))
+    files, turn = _files(str(tree), str(target)), threading.Lock()
+    errors: list[OSError] = []
+
+    def work() -> None:
+        while True:
+            with turn:
+                pair = next(files, None)
+            if pair is None:
+                return
+            try:
+                stored(_copy(*pair))
+            except OSError as error:  # the others are stored all the same
+                if not errors:
+                    errors.append(error)
+
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="outputs") as pool:
-        errors = [error for error in pool.map(partial(_tried, stored), files) if error is not None]
+        for worker in [pool.submit(work) for _ in range(_THREADS)]:
+            worker.result()
     if errors:
         raise errors[0]
 
 
-def _entries(tree: str | Path) -> Iterator[os.DirEntry[str]]:
-    with os.scandir(str(tree)) as found:
-        for entry in found:
-            yield entry
-            if entry.is_dir(follow_symlinks=False):
-                yield from _entries(entry.path)
-
-
-def _tried(stored: Callable[[int], None], pair: tuple[str, str]) -> OSError | None:
-    try:
-        stored(_copy(*pair))
-    except OSError as error:  # the others are stored all the same
-        return error
-    return None
+def _files(tree: str, target: str) -> Iterator[tuple[str, str]]:
+    """Each file with the path of its copy, whose folder is there by then."""
+    for entry in walk(tree):
+        copy = f"{target}{entry.path[len(tree) :]}"
+        if entry.is_dir(follow_symlinks=False):
+            os.makedirs(copy, exist_ok=True)  # noqa: PTH103 - thousands of them
+        else:
+            yield entry.path, copy
 
 
 def _copy(original: str, copy: str) -> int:

@@ -9,6 +9,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from mlflow_pytorch_estimator.files import walk
+
 _NAMED = 5
 
 
@@ -51,19 +53,14 @@ def told(left: list[str]) -> str:
 
 
 def _entries(tree: str) -> Iterator[str]:
-    """All but folders; links to folders are not followed."""
-    folders = [tree]
-    while folders:
-        with os.scandir(folders.pop()) as found:
-            entries = list(found)
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                if os.access(entry.path, os.R_OK | os.X_OK):
-                    folders.append(entry.path)
-                else:
-                    yield entry.path
-            else:
-                yield entry.path
+    """All but folders that may be read."""
+    for entry in walk(tree, _may_be_entered):
+        if not (entry.is_dir(follow_symlinks=False) and _may_be_entered(entry)):
+            yield entry.path
+
+
+def _may_be_entered(folder: os.DirEntry[str]) -> bool:
+    return os.access(folder.path, os.R_OK | os.X_OK)
 
 
 def _is_plain_file(path: str, mode: int) -> bool:

@@ -1,9 +1,10 @@
-"""Files that are whole or absent."""
+"""Files that are whole or absent, and folders however full."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,20 @@ def private_folder(path: Path) -> None:
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     for folder in reversed(missing):
         folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def walk(tree: str, enter: Callable[[os.DirEntry[str]], bool] = lambda folder: True) -> Iterator[os.DirEntry[str]]:
+    """All entries below a folder, a folder before what is in it; links are not followed. Raises OSError.
+
+    One at a time: a job may leave more of them than there is memory for. ``enter`` says which folders are looked into.
+    """
+    folders = [tree]
+    while folders:
+        with os.scandir(folders.pop()) as found:
+            for entry in found:
+                if entry.is_dir(follow_symlinks=False) and enter(entry):
+                    folders.append(entry.path)
+                yield entry
 
 
 def read_json(path: Path) -> Any | None:

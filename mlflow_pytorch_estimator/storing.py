@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow_pytorch_estimator import artifactcopy, collecting
+from mlflow_pytorch_estimator.files import walk
 from mlflow_pytorch_estimator.progress import Meter, ProgressFile
 
 if TYPE_CHECKING:
@@ -21,34 +23,29 @@ _BATCH_FILES = 500
 
 def store(client: MlflowClient, run_id: str, tree: Path, scratch: Path, progress: ProgressFile) -> None:
     """Store the plain files of a folder under ``outputs``; ``scratch`` is on the same file system."""
-    files = list(_files(str(tree)))
-    meter = Meter(progress, "storing outputs", sum(size for _, size in files))
+    meter = Meter(progress, "storing outputs", sum(size for _, size in _files(tree)))
     try:
         folder = artifactcopy.folder_of(client.get_run(run_id).info.artifact_uri)
         if folder is not None:
             artifactcopy.copy_tree(tree, folder / FOLDER, meter.add)
-        elif len(batches := list(_batches(files))) < 2:
+        elif len(list(islice(_batches(_files(tree)), 2))) < 2:
             client.log_artifacts(run_id, str(tree), FOLDER)
         else:
-            for batch in batches:
+            for batch in _batches(_files(tree)):
                 _upload(client, run_id, tree, batch, scratch)
                 meter.add(sum(size for _, size in batch))
     finally:
         progress.clear()
 
 
-def _files(tree: str) -> Iterator[tuple[str, int]]:
+def _files(tree: Path) -> Iterator[tuple[str, int]]:
     """Path and size in bytes of each."""
-    with os.scandir(tree) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files(entry.path)
-        else:
+    for entry in walk(str(tree)):
+        if not entry.is_dir(follow_symlinks=False):
             yield entry.path, entry.stat(follow_symlinks=False).st_size
 
 
-def _batches(files: list[tuple[str, int]]) -> Iterator[list[tuple[str, int]]]:
+def _batches(files: Iterator[tuple[str, int]]) -> Iterator[list[tuple[str, int]]]:
     """So that each is worth a call, and a person sees it go on."""
     batch: list[tuple[str, int]] = []
     weight = 0

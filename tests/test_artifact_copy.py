@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,3 +82,16 @@ def test_what_cannot_be_stored_is_said_and_the_others_are_stored(tree: Path, tmp
     stored = content(tmp_path / "store")
     assert {name for name in content(tree) if name not in stored} == {"deep/pipe"}
     assert stored["deep/er/19.bin"] == (tree / "deep/er/19.bin").read_bytes()
+
+
+def test_folders_in_folders_as_deep_as_a_path_may_be(tmp_path: Path) -> None:
+    deep = "/".join("d" * sys.getrecursionlimit())
+    try:
+        (tmp_path / "tree").mkdir()
+        (tmp_path / "store").mkdir()
+        subprocess.run(["mkdir", "-p", deep], cwd=tmp_path / "tree", check=True)
+        (tmp_path / "tree" / deep / "file").write_text("found", encoding="utf-8")
+        copy_tree(tmp_path / "tree", tmp_path / "store")
+        assert (tmp_path / "store" / deep / "file").read_text(encoding="utf-8") == "found"
+    finally:  # deeper than Python's own removal goes
+        subprocess.run(["rm", "-rf", tmp_path / "tree", tmp_path / "store"], check=True)
