@@ -38,7 +38,8 @@ test-system:
 # fails with today's); `make test` runs everything on the upper end.
 test-oldest: .venv-oldest/installed
 	.venv-oldest/bin/python -m pytest -q -n 2 --dist loadfile tests/test_runs.py tests/test_models.py tests/test_workspace.py \
-		tests/test_recording_store.py tests/test_registration.py tests/test_run_files.py
+		tests/test_recording_store.py tests/test_registration.py tests/test_run_files.py \
+		tests/test_cli.py tests/test_datasets.py tests/test_showing.py
 
 # The other halves of the pairs of which `make test` runs one, see tests/extended.py: a quarter of an hour.
 test-extended: .venv-test/installed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -11,6 +12,7 @@ from gateway import Gateway
 from mlflow.tracking import MlflowClient
 from rank_jobs import BEGUN, begin
 from slurm_cluster import Slurm, watchers
+from test_full_disk import ENDS, FILL
 
 from mlflow_pytorch_estimator.cli import main
 from mlflow_pytorch_estimator.submitted_run import GpuClusterSubmittedRun
@@ -82,3 +84,21 @@ def test_a_store_that_is_away_when_the_job_ends(
     run = client.get_run(submitted.run_id)
     assert (run.info.status, run.data.tags["gpu_cluster.status"]) == ("FINISHED", "Completed")
     assert Path(client.download_artifacts(submitted.run_id, "logs/rank_0.log")).read_text() == "begun\ndown\n"
+
+
+def test_a_disk_that_the_job_fills(
+    store: MlflowClient, project: Project, slurm: Slurm, mount: Callable[..., Path], home: Path
+) -> None:
+    disk = mount(home, "-t", "tmpfs", "-o", "size=24m", "none")
+    script = f"DISK = {str(disk)!r}\nprint('up', flush=True)\n{FILL}{ENDS['badly']}"
+    config = {"scheduler": "slurm", "cpus_per_node": 1}
+    submitted = submit(project.script(script), config=config)
+    wait_until(lambda: store.get_run(submitted.run_id).info.status == "FAILED", 90, "the end of the run")
+    said = store.get_run(submitted.run_id).data.tags["gpu_cluster.failure"]
+    assert said.startswith("rank 0 exited with status 1")
+    assert said.endswith(f"; no space left in {submitted.directory.path}")
+    assert Path(store.download_artifacts(submitted.run_id, "logs/rank_0.log")).read_text().startswith("up\n")
+    (disk / "filler").unlink()
+    assert submit(project.script("print('room again')\n"), config=config).wait()
+    wait_until(lambda: not slurm.command("squeue", "--noheader").strip(), 60, "the end in Slurm")
+    wait_until(lambda: watchers(home) == [], 30, "the end of the watcher")
