@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,4 +26,13 @@ def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
 
     yield do
     for folder in reversed(mounted):
-        subprocess.run(["umount", folder], check=True)
+        _unmount(folder)
+
+
+def _unmount(folder: Path) -> None:
+    """Slurm's daemons let go of a job's folder some time after the job."""
+    end = time.monotonic() + 30
+    while (done := subprocess.run(["umount", folder], capture_output=True, text=True, check=False)).returncode:
+        assert "target is busy" in done.stderr, done.stderr
+        assert time.monotonic() < end, f"{folder} is in use by somebody whom the test has started"
+        time.sleep(0.2)
