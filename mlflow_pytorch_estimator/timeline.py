@@ -21,7 +21,7 @@ _COLOURS = {
     Phase.FINALIZING: "#7a63b8",
 }
 _WELL, _GUILTY, _DRAWN_IN, _ENDED = "#4c9f62", "#cf3c34", "#e39a95", "#a9a9a9"
-_WIDTH, _LEFT, _RIGHT = 900.0, 110.0, 130.0
+_WIDTH, _LEFT, _RIGHT = 760.0, 110.0, 130.0  # what fits beside the side bars of MLflow
 _LANE, _BAR, _TOP = 24.0, 16.0, 34.0
 _MOST_LANES = 32
 _TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
