@@ -299,7 +299,7 @@ def _configure(slurm: Slurm, gpus: int, remembered: int, cpus: int) -> None:
             program.chmod(0o755)
         nodes += (
             f"ResumeProgram={folder}/bin/resume\nSuspendProgram={folder}/bin/suspend\n"
-            "ResumeTimeout=20\nSuspendTimeout=3\nResumeRate=0\nSuspendRate=0\n"
+            "ResumeTimeout=60\nSuspendTimeout=3\nResumeRate=0\nSuspendRate=0\n"
             f"NodeName=c[1-{slurm.cloud}] NodeHostname={host} NodeAddr=127.0.0.1 "
             f"Port=[{port + 201}-{port + 200 + slurm.cloud}] State=CLOUD\n"
             f"PartitionName=cloud Nodes=c[1-{slurm.cloud}] MaxTime=INFINITE State=UP SuspendTime=5\n"
