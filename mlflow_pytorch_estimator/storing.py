@@ -28,7 +28,7 @@ def store(client: MlflowClient, run_id: str, tree: Path, scratch: Path, progress
         folder = artifactcopy.folder_of(client.get_run(run_id).info.artifact_uri)
         if folder is not None:
             artifactcopy.copy_tree(tree, folder / FOLDER, meter.add)
-        elif len(list(islice(_batches(_files(tree)), 2))) < 2:
+        elif len(list(islice(_batches(_files(tree)), 2))) < 2:  # as it lies: links are copies on some file systems
             client.log_artifacts(run_id, str(tree), FOLDER)
         else:
             for batch in _batches(_files(tree)):

@@ -179,4 +179,4 @@ def _memory_until(condition: Callable[[], object], running: GpuClusterSubmittedR
 def _needs_disk(size: int, path: Path) -> None:
     free = shutil.disk_usage(path).free
     if free < size:
-        pytest.skip(f"needs {size >> 30} GB of free disk for a log and its copies, {free >> 30} are left")
+        pytest.skip(f"needs {size >> 20} MB of free disk for a log and its copies, {free >> 20} are left")
