@@ -106,7 +106,7 @@ def _find(case: Case, submitted: GpuClusterSubmittedRun) -> int:
                 return int(words[1])
         for pid in processes_with(submitted.run_id) if case.victim != "rank" else ():
             words = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
-            module = {"follower": "mlflow_pytorch_estimator.nodes.follower"}.get(case.victim, "schedulers.local")
+            module = {"follower": "mlflow_pytorch_estimator.nodes.follower"}.get(case.victim, "schedulers.local_node")
             if words[1:2] == ["-m"] and words[2].endswith(module):
                 return pid
         time.sleep(0.05)

@@ -108,7 +108,7 @@ def test_a_job_of_this_machine(project: Project, store: MlflowClient, home: Path
         "shared by 2 simulated nodes, after jobs of normal priority",
         queue,
     )
-    assert command == f"{sys.executable} -m mlflow_pytorch_estimator.schedulers.local {home}/jobs/RUN_ID TICKET"
+    assert command == f"{sys.executable} -m mlflow_pytorch_estimator.schedulers.local_node {home}/jobs/RUN_ID TICKET"
     assert nothing_is_left(store, home)
     assert processes_with(f"GPU_CLUSTER_HOME={home}") == []
 

@@ -18,7 +18,8 @@ from mlflow_pytorch_estimator import clusters, jobdir
 from mlflow_pytorch_estimator.clusters import Cluster
 from mlflow_pytorch_estimator.schedulers import pool
 from mlflow_pytorch_estimator.schedulers.base import NodeState
-from mlflow_pytorch_estimator.schedulers.local import LocalScheduler, wait_for_turn
+from mlflow_pytorch_estimator.schedulers.local import LocalScheduler
+from mlflow_pytorch_estimator.schedulers.local_node import wait_for_turn
 from mlflow_pytorch_estimator.schedulers.machine import Capacity, detect_memory_gb
 from mlflow_pytorch_estimator.schedulers.pool import Occupant
 from mlflow_pytorch_estimator.schedulers.queue import Queue, Request, Ticket, Waiting

@@ -15,6 +15,7 @@ from mlflow_pytorch_estimator.locks import HeldLock
 from mlflow_pytorch_estimator.spec import JobSpec
 
 ALLOCATION_VARIABLE = "GPU_CLUSTER_ALLOCATION"
+JOB_DIRECTORY_VARIABLE = "GPU_CLUSTER_JOB_DIR"
 
 
 @dataclass(frozen=True)

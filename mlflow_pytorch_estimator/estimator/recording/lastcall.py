@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Protocol
 from weakref import WeakSet
 
-from mlflow_pytorch_estimator.schedulers.local import JOB_DIRECTORY_VARIABLE
+from mlflow_pytorch_estimator.schedulers.base import JOB_DIRECTORY_VARIABLE
 
 
 class Closing(Protocol):

@@ -12,7 +12,7 @@ from mlflow_pytorch_estimator.estimator.exceptions import RunEnvironmentExceptio
 from mlflow_pytorch_estimator.estimator.recording.offline import OfflineRun
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.jobenv import INPUT_PREFIX
-from mlflow_pytorch_estimator.schedulers.local import JOB_DIRECTORY_VARIABLE
+from mlflow_pytorch_estimator.schedulers.base import JOB_DIRECTORY_VARIABLE
 
 if TYPE_CHECKING:
     from mlflow_pytorch_estimator.estimator.runs.run import Run

@@ -17,8 +17,7 @@ from mlflow_pytorch_estimator.errors import GpuClusterError
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.relay import door
 from mlflow_pytorch_estimator.reporter import NoReporter
-from mlflow_pytorch_estimator.schedulers.base import ALLOCATION_VARIABLE
-from mlflow_pytorch_estimator.schedulers.local import JOB_DIRECTORY_VARIABLE
+from mlflow_pytorch_estimator.schedulers.base import ALLOCATION_VARIABLE, JOB_DIRECTORY_VARIABLE
 from mlflow_pytorch_estimator.schedulers.slurm import far, memory, place, script
 from mlflow_pytorch_estimator.schedulers.slurm.handover import Handover
 from mlflow_pytorch_estimator.status import Phase

@@ -15,6 +15,7 @@ from mlflow_pytorch_estimator.locks import HeldLock
 from mlflow_pytorch_estimator.relay import door
 from mlflow_pytorch_estimator.schedulers.base import (
     ALLOCATION_VARIABLE,
+    JOB_DIRECTORY_VARIABLE,
     Allocation,
     ClusterState,
     NodeShape,
@@ -22,7 +23,6 @@ from mlflow_pytorch_estimator.schedulers.base import (
     Task,
     count,
 )
-from mlflow_pytorch_estimator.schedulers.local import JOB_DIRECTORY_VARIABLE
 from mlflow_pytorch_estimator.schedulers.slurm import (
     adopting,
     arrays,
