@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.context import registry as context_registry
 
-from mlflow_pytorch_estimator.errors import one_line
 from mlflow_pytorch_estimator.estimator import submitting
+from mlflow_pytorch_estimator.estimator.checking import (
+    check_run_name,
+    has_tags,
+    short,
+    store_errors,
+    text_tags,
+    unicode_text,
+)
 from mlflow_pytorch_estimator.estimator.exceptions import UserErrorException
-from mlflow_pytorch_estimator.estimator.recording import legalnames
 from mlflow_pytorch_estimator.estimator.script_run_config import ScriptRunConfig
 
 if TYPE_CHECKING:
@@ -34,9 +39,9 @@ class Experiment:
     def __init__(self, workspace: Workspace, name: str) -> None:
         if not isinstance(name, str) or not name.strip() or "\0" in name:
             raise UserErrorException(f"an experiment needs a name, not {name!r}")
-        _unicode("the name of an experiment", name)
+        unicode_text("the name of an experiment", name)
         self._workspace = workspace
-        with store_errors(f"experiment {_short(name)!r}"):
+        with store_errors(f"experiment {short(name)!r}"):
             self._client = workspace.stores.client()
             self._entity = self._found(name) or self._created(name)
 
@@ -105,7 +110,7 @@ class Experiment:
         For an estimator, ``script_params`` and ``inputs`` may be replaced. Raises before a run exists.
         """
         run_tags, job = text_tags(tags), _described(config, overrides)
-        _check_name(run_name)
+        check_run_name(run_name)
         with self._workspace.at_home(), store_errors(f"cannot submit to experiment {self.name!r}"):
             submitted = submitting.submit(job, self.id, self._workspace.stores, run_name, run_tags)
         return self._run(submitted.run_id)
@@ -135,9 +140,8 @@ class Experiment:
         """
         from mlflow_pytorch_estimator.estimator import arrays
 
-        _check_config(config)
-        run_tags, jobs = text_tags(tags), arrays.jobs(config, parameters)
-        _check_name(run_name)
+        run_tags, jobs = text_tags(tags), arrays.jobs(_checked(config), parameters)
+        check_run_name(run_name)
         with self._workspace.at_home(), store_errors(f"cannot submit to experiment {self.name!r}"):
             submitted = submitting.submit_array(
                 jobs, self.id, self._workspace.stores, run_name, run_tags, max_concurrent
@@ -152,7 +156,7 @@ class Experiment:
         ``display_name`` is the original's word for ``run_name``.
         """
         run_tags, name = {**context_registry.resolve_tags(), **text_tags(tags)}, run_name or display_name
-        _check_name(name)
+        check_run_name(name)
         with store_errors(f"cannot start a run in experiment {self.name!r}"):
             run = self._client.create_run(self.id, tags=run_tags, run_name=name)
         return self._run(run.info.run_id)
@@ -208,7 +212,7 @@ class Experiment:
         if self._entity.lifecycle_stage == "deleted":
             self._client.restore_experiment(self.id)
         if new_name:
-            with store_errors(f"experiment {_short(new_name)!r}"):
+            with store_errors(f"experiment {short(new_name)!r}"):
                 self._client.rename_experiment(self.id, new_name)
         self.refresh()
 
@@ -245,72 +249,15 @@ class Experiment:
 
 
 def _described(config: object, overrides: Mapping[str, Any]) -> TrainingJob:
-    from mlflow_pytorch_estimator.estimator.pytorch import PyTorch
-
-    if not isinstance(config, (PyTorch, ScriptRunConfig)):
-        raise UserErrorException(f"{config!r} cannot be submitted: give a PyTorch estimator or a ScriptRunConfig")
-    if overrides and not isinstance(config, PyTorch):
+    config = _checked(config)
+    if overrides and isinstance(config, ScriptRunConfig):
         raise UserErrorException(f"{sorted(overrides)[0]} can only be replaced for a PyTorch estimator")
     return config.describe(**overrides)
 
 
-def text_tags(tags: Mapping[str, Any] | None) -> dict[str, str]:
-    """Tags as MLflow takes them; raises UserErrorException."""
-    if tags is not None and not isinstance(tags, Mapping):
-        raise UserErrorException(f"tags is {tags!r}; it must be a dict")
-    result = {}
-    for key, value in (tags or {}).items():
-        if not isinstance(key, str) or not legalnames.is_legal(key):
-            raise UserErrorException(
-                f"{key!r} cannot be the key of a tag: use up to {legalnames.MAX_LENGTH} letters, digits, _ - . : / "
-                "and spaces"
-            )
-        result[key] = _unicode(f"the tag {key!r}", "" if value is None else str(value))
-    return result
-
-
-@contextmanager
-def store_errors(what: str) -> Iterator[None]:
-    """What a store refuses, or that it does not answer, as one line of UserErrorException."""
-    try:
-        yield
-    except MlflowException as error:
-        archived = "Current state is deleted" in str(error)
-        reason = "it is archived; reactivate() brings it back" if archived else one_line(error)
-        raise UserErrorException(f"{what}: {reason}") from error
-    except ModuleNotFoundError as error:
-        raise UserErrorException(f"{what}: {error}; the store needs it, so install it here") from error
-
-
-def _check_config(config: object) -> None:
+def _checked(config: object) -> PyTorch | ScriptRunConfig:
     from mlflow_pytorch_estimator.estimator.pytorch import PyTorch
 
     if not isinstance(config, (PyTorch, ScriptRunConfig)):
         raise UserErrorException(f"{config!r} cannot be submitted: give a PyTorch estimator or a ScriptRunConfig")
-
-
-def _check_name(name: object) -> None:
-    if name is not None and (not isinstance(name, str) or len(name) > legalnames.MAX_LENGTH):
-        raise UserErrorException(f"run_name is {_short(name)!r}; it must be text of up to 250 characters")
-    _unicode("run_name", name or "")
-
-
-def _short(name: object) -> object:
-    return f"{name[:60]}..." if isinstance(name, str) and len(name) > 80 else name
-
-
-def _unicode(what: str, text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise UserErrorException(f"{what} is {text!r}, which is no valid Unicode") from None
-    return text
-
-
-def has_tags(present: Mapping[str, str], wanted: str | Mapping[str, Any] | None) -> bool:
-    """Whether all wanted tags are there, with their values where values are given."""
-    if wanted is None:
-        return True
-    if isinstance(wanted, str):
-        return wanted in present
-    return all(present.get(key) == str(value) for key, value in wanted.items())
+    return config

@@ -1,4 +1,4 @@
-"""``log_model``: copy, export, prove, and only then log."""
+"""``log_model``: prove, and only then log."""
 
 from __future__ import annotations
 
@@ -65,45 +65,33 @@ def log_model(  # noqa: PLR0913  # keyword-only, each with the meaning it has in
     """
     sizes = _checked_sizes(batch_sizes)
     _require_extra()
-    from mlflow_pytorch_estimator.models import adapter, export, flavor, inputs, parity, pickled
+    from mlflow_pytorch_estimator.models import flavor, parity, proving
 
+    demands = proving.Demands(sizes, parity.Tolerance(rtol, atol), input_names, output_names, by_value=not code_paths)
     with tempfile.TemporaryDirectory(prefix="mlflow-onnx-") as folder:
-        prepared = flavor.Prepared(graph=Path(folder) / "onnx" / "model.onnx", pytorch=Path(folder) / "pytorch")
-        copied = adapter.prepare(model)
-        example = inputs.read_inputs(copied, example_input, input_names)
-        # Saved and run before it is exported: tracing may leave its own tensors in a model's caches.
-        pickled.save_pytorch(copied, prepared.pytorch, by_value=not code_paths)
-        adapted = adapter.Adapter(copied, example)
-        references = parity.references(adapted, example, sizes)
-        names = adapter.name_outputs(references[0].names, output_names, example)
-        export.export_graph(adapted, example, names, prepared.graph)
-        found = parity.prove(prepared.graph, references, names, parity.Tolerance(rtol, atol))
-
-        requirements = flavor.default_requirements() + pickled.packages_of(copied)
+        proven = proving.prove(model, example_input, demands, Path(folder))
+        proof = {**asdict(proven.parity), "rtol": rtol, "atol": atol, "batch_sizes": list(sizes)}
         settings = {
-            "prepared": prepared,
-            "signature": flavor.signature_of(references, names),
-            "input_example": flavor.example_of(references),
-            "pip_requirements": list(pip_requirements) if pip_requirements is not None else requirements,
+            "prepared": proven.prepared,
+            "signature": flavor.signature_of(proven.references, proven.output_names),
+            "input_example": flavor.example_of(proven.references),
+            "pip_requirements": list(proven.requirements if pip_requirements is None else pip_requirements),
             "code_paths": list(code_paths) if code_paths else None,
-            "metadata": {
-                **(metadata or {}),
-                "onnx_parity": {**asdict(found), "rtol": rtol, "atol": atol, "batch_sizes": list(sizes)},
-            },
+            "metadata": {**(metadata or {}), "onnx_parity": proof},
             "tags": dict(tags) if tags else None,
         }
-        info, run_id = _log(name, registered_model_name, settings, found)
+        info, run_id = _log(name, registered_model_name, settings, proven.parity)
     return LoggedOnnxModel(
         model_uri=info.model_uri,
         model_id=info.model_id,
         run_id=run_id,
         registered_model_name=registered_model_name,
         registered_model_version=_version(info),
-        max_abs_diff=found.max_abs_diff,
-        max_rel_diff=found.max_rel_diff,
+        max_abs_diff=proven.parity.max_abs_diff,
+        max_rel_diff=proven.parity.max_rel_diff,
         batch_sizes=sizes,
-        input_names=tuple(example.tensors),
-        output_names=names,
+        input_names=proven.input_names,
+        output_names=proven.output_names,
     )
 
 

@@ -13,8 +13,9 @@ from mlflow.utils import mlflow_tags
 
 from mlflow_pytorch_estimator import tags as tag_names
 from mlflow_pytorch_estimator import tracking
+from mlflow_pytorch_estimator.estimator.checking import text_tags
 from mlflow_pytorch_estimator.estimator.exceptions import UserErrorException
-from mlflow_pytorch_estimator.estimator.experiment import Experiment, text_tags
+from mlflow_pytorch_estimator.estimator.experiment import Experiment
 from mlflow_pytorch_estimator.estimator.runs import context as run_context
 from mlflow_pytorch_estimator.estimator.runs import details as run_details
 from mlflow_pytorch_estimator.estimator.runs import page as run_page

@@ -9,8 +9,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils import mlflow_tags
 
 from mlflow_pytorch_estimator.errors import one_line
+from mlflow_pytorch_estimator.estimator.checking import has_tags, store_errors
 from mlflow_pytorch_estimator.estimator.exceptions import UserErrorException
-from mlflow_pytorch_estimator.estimator.experiment import Experiment, has_tags, store_errors
+from mlflow_pytorch_estimator.estimator.experiment import Experiment
 from mlflow_pytorch_estimator.estimator.runs.details import phase, properties
 from mlflow_pytorch_estimator.tracking import without_credentials
 

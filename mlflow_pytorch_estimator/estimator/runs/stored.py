@@ -12,8 +12,9 @@ from mlflow.exceptions import MlflowException
 from mlflow_pytorch_estimator import tags as tag_names
 from mlflow_pytorch_estimator import topology
 from mlflow_pytorch_estimator.estimator.artifacts.run_files import RunFiles
+from mlflow_pytorch_estimator.estimator.checking import text_tags
 from mlflow_pytorch_estimator.estimator.exceptions import UserErrorException
-from mlflow_pytorch_estimator.estimator.experiment import Experiment, text_tags
+from mlflow_pytorch_estimator.estimator.experiment import Experiment
 from mlflow_pytorch_estimator.estimator.recording import ledger
 from mlflow_pytorch_estimator.estimator.recording.recorder import Recorder
 from mlflow_pytorch_estimator.estimator.recording.sinks import MlflowSink, MutedSink, PrefixSink

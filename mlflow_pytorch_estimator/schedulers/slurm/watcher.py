@@ -17,13 +17,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlflow_pytorch_estimator import detached, failure, jobdir, jobenv, locks, processes
+from mlflow_pytorch_estimator import detached, jobdir, jobenv, locks, processes
 from mlflow_pytorch_estimator.arrays import group
 from mlflow_pytorch_estimator.errors import GpuClusterError
 from mlflow_pytorch_estimator.files import private_folder
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.relay.courier import Courier
-from mlflow_pytorch_estimator.schedulers.slurm import arrays, client, dependency, far, kinship, memory, queries, states
+from mlflow_pytorch_estimator.schedulers.slurm import arrays, client, dependency, kinship, last_word, queries, states
 from mlflow_pytorch_estimator.schedulers.slurm.attending import FarJobs
 from mlflow_pytorch_estimator.schedulers.slurm.queries import Said
 from mlflow_pytorch_estimator.schedulers.slurm.reports import Reports
@@ -208,7 +208,7 @@ class Watcher:
                 watched.over_since = now
             self._soon()
             if _is_silent(watched, said, now):
-                _conclude(watched.directory, watched.job_id, said)
+                last_word.conclude(watched.directory, watched.job_id, said)
             return
         watched.over_since = None
         if said is not None and said.meaning is not None:
@@ -256,33 +256,6 @@ def _message(directory: JobDir, said: Said) -> str:
     if meaning is not None and meaning.phase is Phase.SCALING:
         return f"Slurm starts {said.nodes}" if said.nodes else "Slurm starts nodes"
     return (meaning.words if meaning else "") or dependency.message(directory, said) or states.plain(said.reason)
-
-
-def _conclude(directory: JobDir, job_id: str, said: Said | None) -> None:
-    """The last word on a job whose agent has none."""
-    if directory.cancel_requested:
-        directory.conclude(Phase.CANCELED, "canceled by request")
-    elif said is None or said.meaning is None:
-        directory.conclude(Phase.FAILED, f"Slurm knows job {job_id} no more, and its agent has not said how it ended")
-    else:
-        meaning = said.meaning
-        where = f" ({said.nodes})" if said.nodes and not said.nodes.startswith("(") else ""
-        if meaning.phase is Phase.CANCELED:
-            directory.conclude(Phase.CANCELED, meaning.words)
-        elif said.state.startswith(("FAILED", "COMPLETED")):
-            reason = f"{_never_began(directory, said)}{where}"
-            reason = far.last_word(directory, said.exit_code, said.nodes, reason)
-            directory.conclude(Phase.FAILED, reason, said.exit_code)
-        else:
-            directory.conclude(Phase.FAILED, f"{meaning.words}{where}")
-
-
-def _never_began(directory: JobDir, said: Said) -> str:
-    if memory.exceeded(directory.agent_log):  # of all states it may have then
-        return states.STATES["OUT_OF_MEMORY"].words
-    ended = failure.describe_exit(said.exit_code or 0)
-    last = failure.tail(directory.agent_log).strip().rpartition("\n")[2][:500]
-    return f"the agent {ended} without a word about the ranks" + (f": {last}" if last else "")
 
 
 def _allow_many_files() -> None:
