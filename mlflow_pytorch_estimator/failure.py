@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ _SYNTAX_ERROR = re.compile(r"(SyntaxError|IndentationError|TabError): ")
 _NOT_STARTED = (125, 126, 127)
 """What docker and podman end with when they could not run the container, or its command."""
 _WRONG_ARGUMENTS = 2
+_ON_ITS_OWN = re.compile(rf"[\s|+-]*(?:Exception Group )?{re.escape(_HEADER)}\s*")
+_BEHIND_SOMETHING = re.compile(rf"(.+?)(?:\[[a-z]+\d+\]: ?)?(\s*\+ Exception Group )?{re.escape(_HEADER)}\s*")
+"""An unfinished line, as progress bars and prompts leave it, and a header."""
 _PREFIX = re.compile(r"^\[[a-z]+\d+\]: ?")  # torch.distributed: `[rank0]: `, torchrun: `[default0]:`
 
 
@@ -38,7 +41,7 @@ def last_traceback(text: str) -> str:
 
     A chain ("During handling of the above exception ...") counts as one.
     """
-    lines = [_PREFIX.sub("", line) for line in text.splitlines()]
+    lines = list(_lines(text))
     starts = [index for index, line in enumerate(lines) if line.strip() == _HEADER]
     groups = [index for index, line in enumerate(lines) if line.strip() == _GROUP_HEADER]
     if groups and groups[-1] > max(starts, default=-1):
@@ -53,6 +56,17 @@ def last_traceback(text: str) -> str:
             break
         start = earlier
     return _cut(lines[start:end])
+
+
+def _lines(text: str) -> Iterator[str]:
+    for raw in text.splitlines():
+        line = _PREFIX.sub("", raw)
+        behind = None if _ON_ITS_OWN.fullmatch(line) else _BEHIND_SOMETHING.fullmatch(line)
+        if behind is None:
+            yield line
+        else:
+            yield behind[1]
+            yield f"{behind[2] or ''}{_HEADER}"
 
 
 def _cut(lines: Iterable[str]) -> str:

@@ -117,6 +117,15 @@ def test_a_progress_bar_before_the_traceback_does_not_hide_it(tmp_path: Path) ->
     assert "OutOfMemoryError" in reason(tmp_path, f"  0%|   | 0/9\r 10%|#  | 1/9\r{CUDA}")
 
 
+@pytest.mark.parametrize("left", [" 80%|####      | 4/5 [00:01<00:00]", "epoch 3 ... ", "continue? [rank0]: "])
+def test_an_unfinished_line_before_the_traceback_does_not_hide_it(tmp_path: Path, left: str) -> None:
+    script = f"import sys\nsys.stderr.write({left!r})\nsys.stderr.flush()\nraise ValueError('loss is nan')\n"
+    text = logged(tmp_path, script)
+    assert text.startswith(f"{left}{FIRST}")
+    assert reason(tmp_path, text) == "rank 0 exited with status 1 (ValueError: loss is nan)"
+    assert last_traceback(text) == text.removeprefix(left.replace("[rank0]: ", "")).removeprefix("[rank0]: ").strip()
+
+
 def test_ranks_that_torch_prefixes_are_found(tmp_path: Path) -> None:
     text = "".join(f"[rank0]: {line}\n" for line in CUDA.splitlines())
     assert "torch.OutOfMemoryError: CUDA out of memory." in reason(tmp_path, f"start\n{text}")
@@ -131,6 +140,8 @@ def test_a_syntax_error_of_the_script_is_found(tmp_path: Path) -> None:
 def test_an_exception_group_is_found(tmp_path: Path) -> None:
     text = logged(tmp_path, "raise ExceptionGroup('several', [ValueError(1), KeyError('b')])\n")
     assert "ExceptionGroup: several (2 sub-exceptions)" in reason(tmp_path, text)
+    assert "ExceptionGroup: several (2 sub-exceptions)" in reason(tmp_path, f"80%|###{text}")
+    assert last_traceback(f"80%|###{text}") == last_traceback(text)
 
 
 @pytest.mark.parametrize("text", ["", "\n", "all fine\n", "Traceback\n", "the Traceback (most recent call last): is\n"])
