@@ -181,7 +181,7 @@ class Follower:
     def _close(self, outcome: Outcome) -> None:
         events = self._directory.events()
         seconds = outcome.time - events[0].time if events else 0.0
-        self._terminal.close(outcome.phase, duration(seconds))
+        self._terminal.close(outcome.phase, duration(seconds), self._directory.settled)
         failure = outcome.failure or {}
         self._say_whom_it_ended(failure)
         if failure.get("traceback") and not self._stands_above(failure):

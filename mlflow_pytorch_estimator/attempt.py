@@ -196,8 +196,8 @@ class Attempt:
         text = failure.tail(self.directory.rank_log(ranks[0]))
         who = f"rank {ranks[0]} has" if len(ranks) == 1 else f"ranks {', '.join(map(str, ranks))} have"
         reason = f"{who} not joined the others within {self.job.start_seconds:g} s (start_timeout_seconds)"
-        last = text.splitlines()[-20:]
-        return {"rank": ranks[0], "reason": reason, "traceback": failure.last_traceback(text), "last_lines": last}
+        found = {"traceback": failure.last_traceback(text), "last_lines": failure.last_lines(text)}
+        return {"rank": ranks[0], "reason": reason, **found}
 
     def _rounds(self) -> Iterator[list[Ended]]:
         """What has ended since the last time, again and again."""
@@ -256,7 +256,8 @@ class Attempt:
         reason = f"ran longer than max_run_duration_seconds ({self.job.max_seconds:g} s)"
         if stopped:
             reason += f"; rank {stopped[0]} was stopped (SIGSTOP)"
-        return {"reason": reason, "rank": stopped[0] if stopped else None}
+        said = failure.tail(self.directory.rank_log(stopped[0] if stopped else 0))
+        return {"reason": reason, "rank": stopped[0] if stopped else None, "last_lines": failure.last_lines(said)}
 
     def _clear(self) -> None:
         for node in self._nodes:

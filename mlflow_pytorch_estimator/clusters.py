@@ -123,7 +123,7 @@ def check_nodes(compute: str, node_count: int) -> None:
     if node_count > cluster.max_nodes:
         raise ConfigError(
             f"node_count is {node_count}, but {compute} has max_nodes {cluster.max_nodes}; "
-            "ask for fewer nodes, or update the compute target"
+            f"ask for fewer nodes, or `gpu-cluster compute update {compute} --max-nodes {node_count}`"
         )
 
 

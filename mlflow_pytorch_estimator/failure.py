@@ -36,6 +36,11 @@ def tail(path: Path, size: int = _TAIL_BYTES, since: int = 0) -> str:
         return ""
 
 
+def last_lines(text: str) -> list[str]:
+    """The end of a log, as people read it."""
+    return text.splitlines()[-_LAST_LINES:]
+
+
 def last_traceback(text: str) -> str:
     """The last Python traceback in a text, without the lines after it; empty if there is none.
 
@@ -112,7 +117,7 @@ def describe_exit(exit_code: int) -> str:
 
 def _complaint(text: str) -> str:
     """The line in which docker or podman says why a container did not start."""
-    found = re.findall(r"^(?:Error|docker): (.+)", "\n".join(text.splitlines()[-_LAST_LINES:]), re.MULTILINE)
+    found = re.findall(r"^(?:Error|docker): (.+)", "\n".join(last_lines(text)), re.MULTILINE)
     return found[-1] if found else ""
 
 
@@ -164,5 +169,5 @@ def report(  # noqa: PLR0913 - all that there is to know
         "out_of_memory": out_of_memory,
         "reason": reason,
         "traceback": traceback,
-        "last_lines": text.splitlines()[-_LAST_LINES:],
+        "last_lines": last_lines(text),
     }

@@ -72,8 +72,11 @@ class JobHandle:
         log = self.directory.rank_log((outcome.failure or {}).get("rank", 0))
         return f"{text}; log: {log}" if log.exists() else text
 
-    def follow(self, terminal: Terminal, choice: Choice | None = None) -> Outcome:
-        """Show the job on a terminal until it has ended; how it ended. Raises DetachedError after Ctrl-C."""
+    def follow(self, terminal: Terminal, choice: Choice | None = None, *, cancels: bool = True) -> Outcome:
+        """Show the job on a terminal until it has ended; how it ended. Raises DetachedError after Ctrl-C.
+
+        ``cancels``: whether a second Ctrl-C within five seconds ends the job.
+        """
         follower = Follower(self.directory, terminal, self.stores, choice)
         try:
             return follower.follow()
@@ -81,8 +84,8 @@ class JobHandle:
             # `mlflow run ... | head`: nobody reads any more.
             raise DetachedError(f"nobody reads the output of run {self.run_id}; its job goes on", self.run_id) from None
         except KeyboardInterrupt:
-            terminal.say("the job goes on; press Ctrl-C again within 5 s to cancel it")
-            if not _interrupted_again():
+            terminal.say(f"the job goes on{'; press Ctrl-C again within 5 s to cancel it' if cancels else ''}")
+            if not (cancels and _interrupted_again()):
                 terminal.commands(self.run_id)
                 raise DetachedError(f"let go of run {self.run_id}; its job goes on", self.run_id) from None
         terminal.say("canceling")

@@ -291,6 +291,14 @@ class JobDir:
         return self._cancel.exists()
 
     @property
+    def settled(self) -> float:
+        """When all of it had been stored, or now; Unix seconds."""
+        try:
+            return self.delivered.stat().st_mtime
+        except FileNotFoundError:
+            return time.time()
+
+    @property
     def alive(self) -> bool:
         """Whether any process works on the job."""
         return locks.is_held(self.lock)

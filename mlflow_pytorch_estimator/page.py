@@ -41,7 +41,7 @@ def _failure(outcome: Outcome, directory: JobDir) -> str:
     details = outcome.failure or {}
     text = f"**{outcome.phase}**: {cell(outcome.reason)}"
     others = details.get("ranks_ended_by_it")
-    if others:
+    if others and details.get("rank") is not None:
         text += f"\n\nEnded because of it: {'rank' if len(others) == 1 else 'ranks'} {', '.join(map(str, others))}"
     for number, reason in enumerate(details.get("earlier_attempts", []), 1):
         text += f"\n\nAttempt {number}: {cell(reason)}"

@@ -17,6 +17,7 @@ from mlflow_pytorch_estimator.environments import BUILT, EnvironmentSpec, claim
 from mlflow_pytorch_estimator.errors import ConfigError, ProjectError, one_line
 from mlflow_pytorch_estimator.jobdir import JobDir
 from mlflow_pytorch_estimator.preparation import is_prepared
+from mlflow_pytorch_estimator.reconcile import lives
 from mlflow_pytorch_estimator.schedulers import load_scheduler
 from mlflow_pytorch_estimator.spec import JobSpec
 from mlflow_pytorch_estimator.status import Phase
@@ -36,6 +37,10 @@ def resubmit(old: JobDir, *, resume: bool = False, run_name: str | None = None) 
     job = old.job
     if job.members:
         raise ProjectError(f"run {old.path.name} is one above many: retry its runs, which are {len(job.members)}")
+    if old.outcome is None and lives(old):
+        raise ProjectError(
+            f"run {old.path.name} has not ended: wait for it or cancel it first, or submit the job again"
+        )
     stores = tracking.stores_of(job)
     entity = _run(stores, old.path.name)
     scheduler = load_scheduler(job.scheduler)

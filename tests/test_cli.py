@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -19,7 +21,8 @@ from conftest import copy_store, wait_until
 from mlflow.tracking import MlflowClient
 
 from mlflow_pytorch_estimator import tags
-from mlflow_pytorch_estimator.cli import SECTIONS, _Commands, exits, main
+from mlflow_pytorch_estimator.cli import SECTIONS, _Commands, exits, listing, main, output
+from mlflow_pytorch_estimator.cli.words import duration
 from mlflow_pytorch_estimator.jobdir import JobDir
 
 COMMANDS = [name for section in SECTIONS.values() for name in section]
@@ -103,8 +106,40 @@ def test_what_the_list_of_runs_shows(place: Path) -> None:
     assert "there is no experiment 'fish'" in gpu_cluster("runs", "--experiment", "fish").output
 
 
+def test_a_narrow_terminal_leaves_room_for_the_reason() -> None:
+    titles = ("RUN", "STATE", "ELAPSED", "COMPUTE", "METRIC", "NAME", "REASON")
+    rows = [titles, ("489df9f3", "Failed", "23.7 s", "local", "loss=0.3333", "orderly-sow-372", "rank 0 exited")]
+    assert listing._fitting(rows, None)[0] == titles
+    assert listing._fitting(rows, 100)[0] == titles
+    assert listing._fitting(rows, 80)[0] == ("RUN", "STATE", "ELAPSED", "COMPUTE", "METRIC", "REASON")
+    assert listing._fitting(rows, 60)[0] == ("RUN", "STATE", "ELAPSED", "COMPUTE", "REASON")
+    assert listing._fitting(rows, 20)[1] == [("489df9f3", "Failed", "23.7 s", "rank 0 exited")]
+
+
+def test_where_there_are_no_runs_the_place_is_said(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = mlflow.get_tracking_uri()
+    shutil.copy(place / "mlflow.db", tmp_path / "empty.db")
+    empty = f"sqlite:///{tmp_path}/empty.db"
+    client = MlflowClient(empty)
+    for experiment in client.search_experiments():
+        for run in client.search_runs([experiment.experiment_id]):
+            client.delete_run(run.info.run_id)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", empty)
+    mlflow.set_tracking_uri(empty)
+    try:
+        shown = gpu_cluster("runs").stdout.splitlines()
+    finally:
+        mlflow.set_tracking_uri(used)
+    assert shown == [f"no runs in {empty}", f"jobs were submitted from here to {used}: set MLFLOW_TRACKING_URI"]
+
+
 def test_what_is_known_of_one(place: Path) -> None:
     bad, good = ids()
+    assert gpu_cluster("status", good[:2]).stdout == "Completed\n"
+    assert answer("runs")[0]["last_metric"] is None
+    assert "last_metric" not in answer("status", bad)  # which asks no store
     assert gpu_cluster("status", "last").stdout == "Failed: rank 0 exited with status 1 (ValueError: no luck)\n"
     assert gpu_cluster("status", good[:8]).stdout == "Completed\n"
     described = gpu_cluster("describe", bad).stdout
@@ -121,6 +156,16 @@ def test_what_is_known_of_one(place: Path) -> None:
     assert f"log: {found['job_directory']}/logs/rank_0.log" in described
     assert answer("status", bad)["status"] == "Failed"
     assert answer("status", bad)["name"] == "bad"
+
+
+def test_numbers_that_json_does_not_know_are_text(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_json({"a": [float("nan"), float("inf"), -float("inf"), 1.5], "b": ({"c": float("nan")},)})
+
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    found = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert found == {"a": ["NaN", "Infinity", "-Infinity", 1.5], "b": [{"c": "NaN"}]}
 
 
 def test_logs(place: Path) -> None:
@@ -167,6 +212,13 @@ def test_a_job_is_followed_waited_for_and_canceled(place: Path) -> None:
     assert nothing.stdout == ""
     assert nothing.stderr == f"no rank has started: Queued, {reason}\n"
     assert gpu_cluster("cancel", "last").exit_code == 0
+    mistyped = gpu_cluster("cancel", directory.path.name, "nonsense")
+    assert "no job of run 'nonsense' here" in mistyped.output
+    assert mistyped.output.endswith("; nothing was canceled\n")
+    assert directory.alive
+    early = gpu_cluster("retry", directory.path.name)
+    assert f"run {directory.path.name} has not ended: wait for it or cancel it" in early.output
+    _let_go_of(directory)
     waited = gpu_cluster("wait", directory.path.name, "--timeout", "0.1")
     assert (waited.exit_code, waited.stdout.split()[1]) == (exits.UNFINISHED, "Running")
     canceled = gpu_cluster("cancel", "--all")
@@ -175,6 +227,30 @@ def test_a_job_is_followed_waited_for_and_canceled(place: Path) -> None:
     assert gpu_cluster("wait", directory.path.name).exit_code == exits.CANCELED
     assert gpu_cluster("cancel", "--all").stdout == "nothing to cancel\n"
     assert gpu_cluster("cancel", "last").stdout.startswith("nothing to cancel: run")
+
+
+def _let_go_of(directory: JobDir) -> None:
+    """Ctrl-C ends what only looks, and not the job."""
+    command = [sys.executable, "-c", "from mlflow_pytorch_estimator.cli.program import run; run()"]
+    for words, status, said in (
+        (["logs", "-f", directory.path.name], exits.DETACHED, "the job goes on"),
+        (["wait", directory.path.name], exits.DETACHED, "no longer waiting; the jobs go on"),
+        (["runs", "--watch"], 0, ""),
+    ):
+        process = subprocess.Popen([*command, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        if words[0] == "wait":
+            time.sleep(5)  # it says nothing
+        else:
+            assert process.stdout is not None
+            process.stdout.readline()
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.1)
+        _, err = process.communicate(timeout=60)
+        assert (process.returncode, said in err) == (status, True), err
+        assert "Traceback" not in err
+    assert directory.alive
+    assert not directory.cancel_requested
 
 
 def test_several_are_canceled_at_once_and_each_is_said_to_be(place: Path) -> None:
@@ -196,9 +272,15 @@ def test_the_same_job_again_whatever_has_become_of_the_sources(place: Path) -> N
     script.write_text("raise SystemExit('changed')\n")
     try:
         again = gpu_cluster("retry", good)
+        with_others = gpu_cluster("retry", good, "--lr", "0.5")
+        mistyped = gpu_cluster("retry", good, "--resum")
     finally:
         script.write_text(before)
     assert again.exit_code == exits.COMPLETED, again.output
+    assert "gpu-cluster: sources as of 20" in again.stderr
+    assert with_others.exit_code == mistyped.exit_code == exits.USAGE
+    assert "--lr 0.5: a retry has the arguments of its run; for others: gpu-cluster submit" in with_others.output
+    assert "Did you mean '--resume'?" in mistyped.output
     assert "hello --lr 0.1 -- x y" in again.output
     run = MlflowClient().get_run(ids()[0])
     assert run.info.run_id != good
@@ -259,7 +341,7 @@ def test_a_project(place: Path) -> None:
     [
         (("rnus",), "there is no command 'rnus'; did you mean 'runs'?"),
         (("run", ".", "-j", "2"), "'2' is not of the form NODESxRANKS, such as 2x4"),
-        (("run", ".", "-j", "0x2"), "'0x2' is not of the form"),
+        (("run", ".", "-j", "0x2"), "'0x2' is nothing: there is at least one node"),
         (("run", ".", "-P", "lr"), "'lr' is not of the form NAME=VALUE"),
         (("run", ".", "-c", '{"nodes": 2}'), "unknown key 'nodes'"),
         (("run", "nowhere", "--dry-run"), "nowhere"),
@@ -315,14 +397,44 @@ def test_runs_that_crashes_have_left_are_ended_but_those_of_others_are_not(place
     assert client.get_run(theirs).info.status == client.get_run(plain).info.status == "RUNNING"
 
 
+def test_a_job_that_runs_out_of_time_says_what_it_did_last(place: Path) -> None:
+    script = (
+        "print('epoch 7', flush=True)\nimport time, mlflow\nmlflow.log_metric('loss', float('nan'))\ntime.sleep(600)\n"
+    )
+    (place / "src/endless.py").write_text(script)
+    done = gpu_cluster("submit", "--env-manager", "local", "--max-time", "0.5m", "src/endless.py")
+    assert done.exit_code == exits.FAILED
+    assert "ran longer than max_run_duration_seconds (30 s)" in done.output
+    described = gpu_cluster("describe", "last").stdout
+    assert described.rstrip().endswith("logs/rank_0.log\nepoch 7")
+    assert "because of" not in described
+    assert answer("runs")[0]["last_metric"] == {"name": "loss", "value": "NaN", "step": 0}
+
+
+def test_a_run_that_never_began_says_why_instead_of_its_logs(place: Path) -> None:
+    failed = gpu_cluster("submit", "--pip", "no-such-package-of-ours==9.9", "src/good.py")
+    assert failed.exit_code == exits.FAILED
+    shown = gpu_cluster("logs", "last")
+    assert shown.stdout == ""
+    assert shown.stderr.startswith("no rank has started: Failed, ")
+
+
 def test_clusters(place: Path) -> None:
     made = gpu_cluster("compute", "create", "lab", "--cpus", "1", "--max-nodes", "2")
     assert made.exit_code == 0, made.output
-    assert made.stdout.splitlines()[1].split() == ["lab", "local", "0", "of", "0-2", "1", "CPUs", "Succeeded"]
+    assert made.stdout.splitlines()[1].split() == ["lab", "local", "0", "of", "0-2", "1", "CPU", "Succeeded"]
     assert gpu_cluster("compute", "list").stdout == made.stdout
     assert answer("compute", "show", "lab")["name"] == "lab"
     assert gpu_cluster("compute", "nodes", "lab").stdout == "no nodes are up\n"
-    assert "no compute target 'lob'" in gpu_cluster("compute", "show", "lob").output
+    assert (
+        "no compute target 'lob'; create it with `gpu-cluster compute create`"
+        in gpu_cluster("compute", "show", "lob").output
+    )
+    differs = gpu_cluster("compute", "create", "lab", "--cpus", "1", "--max-nodes", "3")
+    assert "exists already with max_nodes=2; update it" in differs.output
+    assert "nothing to change" in gpu_cluster("compute", "update", "lab").output
+    changed = gpu_cluster("compute", "update", "lab", "--max-nodes", "3")
+    assert changed.stdout.splitlines()[1].split()[4] == "0-3"
     done = gpu_cluster("submit", "--env-manager", "local", "--compute", "lab", "src/good.py")
     assert done.exit_code == exits.COMPLETED, done.output
     assert answer("runs")[0]["compute"] == "lab"
@@ -338,6 +450,73 @@ def test_many_runs_are_listed_in_the_order_of_their_start(place: Path) -> None:
         client.create_run(experiment, start_time=start + number, run_name=f"n{number}", tags={tags.SCHEDULER: "slurm"})
     found = answer("runs", "--experiment", "many", "-n", "20")
     assert [item["name"] for item in found] == [f"n{number}" for number in range(29, 9, -1)]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["list"], "did you mean 'runs'?"),
+        (["lgos"], "did you mean 'logs'?"),
+        (["submit", "src"], "'src' is a folder: name the script to run"),
+        (["submit", "src/gone.py"], "there is no script 'src/gone.py'"),
+        (["submit", "--source", "gone", "good.py"], "there is no script 'good.py' in --source gone"),
+        (["submit", "--source", "src", "../src/good.py"], "must be a relative path inside --source"),
+        (["submit", "src/run.sh"], "run.sh is no Python script"),
+        (["submit", "src/shell"], "shell is no Python script"),
+        (["submit", "-c", "{", "src/good.py"], "-c: the backend config is not valid JSON"),
+        (["submit", "-c", '{"gpu": 1}', "src/good.py"], "-c: "),
+        (["submit", "-c", "gone.json", "src/good.py"], "-c: "),
+        (["submit", "--max-time", "1x", "src/good.py"], "'1x' is no time: write seconds, such as 90, or 90s, 30m"),
+        (["submit", "-j", "0x1", "src/good.py"], "'0x1' is nothing: there is at least one node with one rank"),
+        (["submit", "-j", "2x", "src/good.py"], "'2x' is not of the form NODESxRANKS"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_status_2(place: Path, words: list[str], said: str) -> None:
+    (place / "src/run.sh").write_text("echo\n")
+    (place / "src/shell").write_text("#!/bin/sh\necho\n")
+    before = len(list((place / "home/jobs").iterdir()))
+    refused = gpu_cluster(*words)
+    assert said in refused.output
+    assert refused.exit_code == exits.USAGE
+    assert len(list((place / "home/jobs").iterdir())) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("1.5", 1.5), ("30s", 30), ("2m", 120), ("2h", 7200), ("1d", 86400)]
+)
+def test_times(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+def test_colours_are_for_those_who_want_them(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "\x1b[32mCompleted" in gpu_cluster("runs", color=True).stdout
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in gpu_cluster("runs", color=True).stdout
+
+
+def completed(words: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", "from mlflow_pytorch_estimator.cli import main; main(prog_name='gpu-cluster')"],
+        env={**os.environ, "_GPU_CLUSTER_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": "2"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return [line.partition(",")[2] for line in done.stdout.split()]
+
+
+def test_runs_and_clusters_are_completed(place: Path) -> None:
+    all_runs = [path.name for path in (place / "home/jobs").iterdir()]
+    offered = completed("gpu-cluster status ")
+    assert offered[0] == "last"
+    assert sorted(offered[1:]) == sorted(name[:8] for name in all_runs)
+    assert completed(f"gpu-cluster status {all_runs[0][:6]}") == [all_runs[0][:8]]
+    assert gpu_cluster("compute", "create", "rack", "--cpus", "1", "--max-nodes", "1").exit_code == 0
+    try:
+        assert completed("gpu-cluster submit --compute=ra") == ["rack"]
+    finally:
+        assert gpu_cluster("compute", "delete", "rack").exit_code == 0
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -103,3 +103,18 @@ def test_files_to_begin_with(store: MlflowClient, tmp_path: Path, monkeypatch: p
     assert gpu_cluster("init", "-y", "--force", "--scheduler", "local").exit_code == 0
     assert Workspace.from_config().scheduler == "local"
     assert read_config("gpu-cluster.json").scheduler == "local"
+
+
+@pytest.mark.parametrize(("answers", "chosen"), [(0, "slurm"), (1, "local")])
+def test_slurm_is_usual_where_it_answers(
+    store: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: int, chosen: str
+) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name, status in (("sbatch", 0), ("scontrol", answers)):
+        (tools / name).write_text(f"#!/bin/sh\nexit {status}\n")
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tools))
+    monkeypatch.chdir(tmp_path)
+    assert gpu_cluster("init", "-y").exit_code == 0
+    assert Workspace.from_config().scheduler == read_config("gpu-cluster.json").scheduler == chosen

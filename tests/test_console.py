@@ -96,7 +96,7 @@ def test_phases_become_lines_and_output_stands_between_them(screen: Screen, tmp_
             look()
             terminal.unfinished({"rank 0": b""})
             terminal.enter(Phase.FINALIZING, "", 163.0)
-        terminal.close(Phase.FAILED, "1 min 3 s")
+        terminal.close(Phase.FAILED, "1 min 3 s", 164.5)  # looked at long afterwards
         terminal.say("goodbye")
 
     assert screen.of(work)[:6] == [
@@ -108,6 +108,7 @@ def test_phases_become_lines_and_output_stands_between_them(screen: Screen, tmp_
         "line 2",
     ]
     assert screen.of(work)[6] == "· Running     1 min 0 s"
+    assert screen.of(work)[7] == "✓ Finalizing  1.5 s"
     assert screen.of(work)[8:] == ["✗ Failed      after 1 min 3 s", "goodbye"]
     during = screen.looks[0]
     assert during[3:7] == ["line 0", "line 1", "line 2", " 52%"]

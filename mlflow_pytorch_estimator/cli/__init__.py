@@ -6,6 +6,7 @@ A command is imported when it is asked for, and MLflow, which takes seconds, onl
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import IO, Any
 
@@ -40,6 +41,17 @@ SECTIONS = {
     },
 }
 """Title -> name -> where the command is, and what the list says of it."""
+_MEANT = {
+    **dict.fromkeys(("list", "ls", "ps", "jobs", "queue", "squeue"), "runs"),
+    **dict.fromkeys(("stop", "kill", "delete", "rm", "scancel"), "cancel"),
+    **dict.fromkeys(("show", "info", "inspect"), "describe"),
+    **dict.fromkeys(("tail", "output"), "logs"),
+    **dict.fromkeys(("follow", "watch"), "attach"),
+    **dict.fromkeys(("train", "sbatch", "launch"), "submit"),
+    **dict.fromkeys(("rerun", "restart", "resubmit", "resume"), "retry"),
+    **dict.fromkeys(("check", "diagnose"), "doctor"),
+}
+"""What people type whom other tools have taught other words."""
 _COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
 
 
@@ -67,7 +79,8 @@ class _Commands(click.Group):
         if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
             import difflib
 
-            close = difflib.get_close_matches(args[0], _COMMANDS, n=1, cutoff=0.5)
+            meant = _MEANT.get(args[0])
+            close = [meant] if meant else difflib.get_close_matches(args[0], _COMMANDS, n=1, cutoff=0.5)
             hint = f"did you mean {close[0]!r}?" if close else "`gpu-cluster --help` lists the commands"
             raise click.UsageError(f"there is no command {args[0]!r}; {hint}", ctx)
         return super().resolve_command(ctx, args)
@@ -110,7 +123,8 @@ class _Detached(click.ClickException):
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="gpu-cluster")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Train PyTorch on a GPU cluster, and see what becomes of it in MLflow.
 
     \b
@@ -122,3 +136,5 @@ def main() -> None:
 
     A RUN is the id of a run, the beginning of one that is unique here, or `last`.
     """
+    if os.environ.get("NO_COLOR"):  # click does not know it
+        ctx.color = False

@@ -68,6 +68,12 @@ def _usual_uri() -> str:
 
 
 def _usual_scheduler() -> str:
-    import shutil
+    """Slurm where it answers: its commands alone may be there without a cluster."""
+    from mlflow_pytorch_estimator.errors import SchedulerError
+    from mlflow_pytorch_estimator.schedulers.slurm import client
 
-    return "slurm" if shutil.which("sbatch") else "local"
+    try:
+        answers = client.has("sbatch") and client.run("scontrol", "ping", seconds=10).code == 0
+    except SchedulerError:
+        answers = False
+    return "slurm" if answers else "local"

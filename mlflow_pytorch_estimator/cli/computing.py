@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlflow_pytorch_estimator.cli import output
+from mlflow_pytorch_estimator.cli import completing, output
 
 if TYPE_CHECKING:
+    from mlflow_pytorch_estimator import Workspace
     from mlflow_pytorch_estimator.estimator.compute.cluster import GpuCluster
 
 _TITLES = ("NAME", "SCHEDULER", "NODES", "SIZE", "STATE")
@@ -32,9 +33,9 @@ def list_targets(*, as_json: bool) -> None:
     \b
     gpu-cluster compute list
     """
-    from mlflow_pytorch_estimator import ComputeTarget, Workspace
+    from mlflow_pytorch_estimator import ComputeTarget
 
-    found = ComputeTarget.list(Workspace.from_config())
+    found = ComputeTarget.list(_workspace())
     if as_json:
         output.print_json([target.serialize() for target in found])
         return
@@ -73,7 +74,7 @@ def create(  # noqa: PLR0913 - the options of a command
     \b
     gpu-cluster compute create lab --vm-size NC6 --max-nodes 4
     """
-    from mlflow_pytorch_estimator import AmlCompute, ComputeTarget, Workspace
+    from mlflow_pytorch_estimator import AmlCompute, ComputeTarget
     from mlflow_pytorch_estimator.cli.words import pairs
 
     configuration = AmlCompute.provisioning_configuration(
@@ -88,7 +89,7 @@ def create(  # noqa: PLR0913 - the options of a command
         scheduler="slurm" if slurm else None,
         scheduler_options=pairs("--slurm", slurm),
     )
-    _show(ComputeTarget.create(Workspace.from_config(), name, configuration), as_json=as_json)
+    _show(ComputeTarget.create(_workspace(), name, configuration), as_json=as_json)
 
 
 @compute.command()
@@ -101,15 +102,15 @@ def attach(*, name: str, slurm: tuple[str, ...], as_json: bool) -> None:
     \b
     gpu-cluster compute attach gpus --slurm partition=gpu
     """
-    from mlflow_pytorch_estimator import ComputeTarget, SlurmCluster, Workspace
+    from mlflow_pytorch_estimator import ComputeTarget, SlurmCluster
     from mlflow_pytorch_estimator.cli.words import pairs
 
     configuration = SlurmCluster.attach_configuration(scheduler_options=pairs("--slurm", slurm))
-    _show(ComputeTarget.attach(Workspace.from_config(), name, configuration), as_json=as_json)
+    _show(ComputeTarget.attach(_workspace(), name, configuration), as_json=as_json)
 
 
 @compute.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.clusters)
 @output.json_option
 def show(*, name: str, as_json: bool) -> None:
     """Print one, with the state of its nodes.
@@ -121,7 +122,7 @@ def show(*, name: str, as_json: bool) -> None:
 
 
 @compute.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.clusters)
 @output.json_option
 def nodes(*, name: str, as_json: bool) -> None:
     """List the nodes that are up, and the runs on them.
@@ -143,7 +144,26 @@ def nodes(*, name: str, as_json: bool) -> None:
 
 
 @compute.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.clusters)
+@click.option("--min-nodes", type=int)
+@click.option("--max-nodes", type=int)
+@click.option("--idle-seconds", type=int, help="How long a node without a job is kept.")
+@output.json_option
+def update(*, name: str, min_nodes: int | None, max_nodes: int | None, idle_seconds: int | None, as_json: bool) -> None:
+    """Change the scale of one; holds for jobs that wait already.
+
+    \b
+    gpu-cluster compute update lab --max-nodes 8
+    """
+    if min_nodes is max_nodes is idle_seconds is None:
+        raise click.UsageError("nothing to change: give --min-nodes, --max-nodes or --idle-seconds")
+    found = _target(name)
+    found.update(min_nodes, max_nodes, idle_seconds)
+    _show(found, as_json=as_json)
+
+
+@compute.command()
+@click.argument("name", shell_complete=completing.clusters)
 def delete(*, name: str) -> None:
     """Forget one; refused while it has unfinished runs.
 
@@ -156,9 +176,17 @@ def delete(*, name: str) -> None:
 
 
 def _target(name: str) -> GpuCluster:
-    from mlflow_pytorch_estimator import ComputeTarget, Workspace
+    from mlflow_pytorch_estimator import ComputeTarget
 
-    return ComputeTarget(Workspace.from_config(), name)
+    return ComputeTarget(_workspace(), name)
+
+
+def _workspace() -> Workspace:
+    """That of a config.json, else this machine, as for all other commands."""
+    from mlflow_pytorch_estimator import Workspace
+    from mlflow_pytorch_estimator.estimator import workspace_config
+
+    return Workspace.from_config() if workspace_config.locate(None) else Workspace()
 
 
 def _show(target: GpuCluster, *, as_json: bool) -> None:
@@ -172,11 +200,14 @@ def _show(target: GpuCluster, *, as_json: bool) -> None:
 
 
 def _row(target: GpuCluster) -> tuple[str, ...]:
+    from mlflow_pytorch_estimator.schedulers.base import count
+
     properties = target.serialize()["properties"]
     detail = properties["properties"]
     scale = target.scale_settings
-    counts = (("cpusPerNode", "CPUs"), ("gpusPerNode", "GPUs"), ("memoryGbPerNode", "GB"))
-    size = detail["vmSize"] or ", ".join(f"{detail[key]:g} {unit}" for key, unit in counts if detail[key])
+    memory = [f"{detail['memoryGbPerNode']:g} GB"] if detail["memoryGbPerNode"] else []
+    cores = [count(detail[key], unit) for key, unit in (("cpusPerNode", "CPU"), ("gpusPerNode", "GPU")) if detail[key]]
+    size = detail["vmSize"] or ", ".join(cores + memory)
     up = target.get_status().current_node_count
     return (
         target.name,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlflow_pytorch_estimator.cli import output
+from mlflow_pytorch_estimator.cli import completing, output
 
 if TYPE_CHECKING:
     from mlflow_pytorch_estimator.cli.facts import Facts
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Print all that is known of a run.")
-@click.argument("run")
+@click.argument("run", shell_complete=completing.runs)
 @output.json_option
 def describe(run: str, *, as_json: bool) -> None:
     """Print all that is known of a run: command, compute, environment, phases, and the traceback if it failed.
@@ -104,8 +104,9 @@ def _failure(failure: dict[str, Any], directory: JobDir | None) -> list[str]:
     """Whom it ended, the traceback or the last lines, and where the rest is."""
     others = [str(rank) for rank in failure.get("ranks_ended_by_it") or ()]
     ended = f"rank{'' if len(others) == 1 else 's'} {', '.join(others)}"
-    said = [f"{ended} ended because of rank {failure.get('rank')}"] if others else []
+    guilty = failure.get("rank")
+    said = [f"{ended} ended because of rank {guilty}"] if others and guilty is not None else []
     evidence = failure.get("traceback") or "\n".join(failure.get("last_lines", []))
-    log = directory.rank_log(failure["rank"]) if directory and failure.get("rank") is not None else None
-    more = [f"log: {log}"] if log and log.exists() else []
-    return ["", *said, *more, *([evidence.rstrip()] if evidence else [])] if said or evidence else []
+    log = directory.rank_log(guilty or 0) if directory else None
+    more = [f"log: {log}"] if failure and log and log.exists() else []
+    return ["", *said, *more, *([evidence.rstrip()] if evidence else [])] if said or more or evidence else []

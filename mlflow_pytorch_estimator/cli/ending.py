@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlflow_pytorch_estimator.cli import exits, finding, output
+from mlflow_pytorch_estimator.cli import completing, exits, finding, output
+from mlflow_pytorch_estimator.errors import UnknownRunError
 
 if TYPE_CHECKING:
     from mlflow_pytorch_estimator.handle import JobHandle
@@ -17,7 +18,7 @@ _UNFINISHED = "unfinished"
 
 
 @click.command(short_help="End jobs and everything that they started.")
-@click.argument("runs", metavar="[RUN]...", nargs=-1)
+@click.argument("runs", metavar="[RUN]...", nargs=-1, shell_complete=completing.runs)
 @click.option("--all", "everything", is_flag=True, help="All that have not ended, of those submitted from here.")
 @click.option("--experiment", metavar="NAME", help="With --all: only those of this experiment.")
 @output.json_option
@@ -34,7 +35,7 @@ def cancel(runs: tuple[str, ...], *, everything: bool, experiment: str | None, a
         raise click.UsageError("name the runs to cancel, or --all")
     if experiment and not everything:
         raise click.UsageError("--experiment goes with --all")
-    found = [finding.handle(name) for name in dict.fromkeys(runs)] if runs else _unfinished(experiment)
+    found = _named(runs) if runs else _unfinished(experiment)
     unfinished = {item.run_id for item in found if item.directory.outcome is None}
     for item in found:  # all are asked before the first is waited for
         if item.run_id in unfinished:
@@ -65,6 +66,13 @@ def _line(ended: dict[str, Any]) -> str:
     if ended["status"] == _UNFINISHED:
         return f"run {ended['run_id']} does not end"
     return f"{'' if ended['canceled_now'] else 'nothing to cancel: '}run {ended['run_id']} ended {ended['status']}"
+
+
+def _named(runs: tuple[str, ...]) -> list[JobHandle]:
+    try:
+        return [finding.handle(name) for name in dict.fromkeys(runs)]
+    except UnknownRunError as error:
+        raise click.ClickException(f"{error}; nothing was canceled" if len(runs) > 1 else str(error)) from error
 
 
 def _unfinished(experiment: str | None) -> list[JobHandle]:

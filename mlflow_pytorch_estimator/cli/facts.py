@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Metric:
+    """A value as it was logged."""
+
+    name: str
+    value: float
+    step: int
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.value:.4g}"
+
+
+@dataclass(frozen=True)
 class Facts:
     """One run. Times are Unix seconds."""
 
@@ -36,7 +48,10 @@ class Facts:
     started: float | None
     """When the ranks began."""
     ended_at: float | None
-    metric: str = ""
+    metric: Metric | None = None
+    """The one that was logged last; None also where nobody asked the store."""
+    asked: bool = False
+    """Whether the store was asked."""
     undelivered: str = ""
     """What the artifact store did not take."""
     directory: JobDir | None = None
@@ -63,7 +78,7 @@ class Facts:
             "started": self.started,
             "ended": self.ended_at,
             "elapsed_seconds": round(self.elapsed, 3),
-            "last_metric": self.metric or None,
+            **({"last_metric": asdict(self.metric) if self.metric else None} if self.asked else {}),
             "undelivered": self.undelivered,
             "job_directory": str(self.directory.path) if self.directory else None,
         }
@@ -91,6 +106,7 @@ def of_directory(directory: JobDir, entity: Any = None) -> Facts:
         started=running[0] if running else None,
         ended_at=outcome.time if outcome and phase.terminal else None,
         metric=_metric(entity),
+        asked=entity is not None,
         undelivered="; ".join(_lines(directory.undelivered)),
         directory=directory,
     )
@@ -113,6 +129,7 @@ def of_entity(entity: Any) -> Facts:
         started=None,
         ended_at=info.end_time / 1000 if info.end_time else None,
         metric=_metric(entity),
+        asked=True,
         undelivered=found.get(tags.UNDELIVERED, ""),
     )
 
@@ -134,7 +151,7 @@ def of_store(run_id: str) -> dict[str, Any]:
     return {
         "experiment": experiment,
         "metrics": own,
-        "last_metric": _metric(entity) or None,
+        "last_metric": asdict(last) if (last := _metric(entity)) else None,
         "artifacts": tracking.without_credentials(entity.info.artifact_uri),
         "url": tracking.run_url(entity, client.tracking_uri),
         "retry_of": entity.data.tags.get(tags.RETRY_OF),
@@ -150,8 +167,7 @@ def _lines(path: Path) -> list[str]:
 
 def timeline(directory: JobDir) -> list[dict[str, object]]:
     """The phases of a job with their times; the last one lasts until now, or until all of it was stored."""
-    end = directory.delivered.stat().st_mtime if directory.delivered.exists() else time.time()
-    return journal.timeline(directory.events(), end)
+    return journal.timeline(directory.events(), directory.settled)
 
 
 def stored_logs(run_id: str, choice: Choice) -> Iterator[Iterator[bytes]]:
@@ -200,11 +216,11 @@ def _name(entity: Any) -> str:
     return str(entity.info.run_name or "") if entity is not None else ""
 
 
-def _metric(entity: Any) -> str:
+def _metric(entity: Any) -> Metric | None:
     if entity is None:
-        return ""
+        return None
     own = [item for item in entity.data._metric_objs if not item.key.startswith("system/")]
     if not own:
-        return ""
+        return None
     last = max(own, key=lambda item: (item.timestamp, item.step))
-    return f"{last.key}={last.value:.4g}"
+    return Metric(last.key, last.value, last.step)

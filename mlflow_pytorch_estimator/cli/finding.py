@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from mlflow_pytorch_estimator.handle import JobHandle
 
 LAST = "last"
-_SHORTEST = 4
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -35,7 +34,7 @@ def local(wanted: str) -> JobDir | None:
     exact = JobDir.of_run(wanted) if _is_name(wanted) else None
     if exact is not None and exact.exists:
         return exact
-    if len(wanted) < _SHORTEST or not _is_name(wanted):
+    if not _is_name(wanted):
         return None
     begun = [path.name for path in _jobs() if path.name.startswith(wanted)]
     if len(begun) > 1:

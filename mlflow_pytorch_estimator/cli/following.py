@@ -8,14 +8,15 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from mlflow_pytorch_estimator.cli import exits, finding, output
+from mlflow_pytorch_estimator.cli import completing, exits, finding, output, words
 
 if TYPE_CHECKING:
     from mlflow_pytorch_estimator.attach import Choice
+    from mlflow_pytorch_estimator.cli.facts import Facts
     from mlflow_pytorch_estimator.jobdir import JobDir
 
 _POLL_SECONDS = 0.2
@@ -23,7 +24,7 @@ _MOST_RANKS = 16
 
 
 @click.command(short_help="Print the phase of a run, and the reason if it failed.")
-@click.argument("run")
+@click.argument("run", shell_complete=completing.runs)
 @output.json_option
 def status(run: str, *, as_json: bool) -> None:
     """Print the phase of a run, and the reason if it failed or waits.
@@ -41,7 +42,7 @@ def status(run: str, *, as_json: bool) -> None:
 
 
 @click.command(short_help="Print what the ranks of a run write.")
-@click.argument("run")
+@click.argument("run", shell_complete=completing.runs)
 @click.option("--follow", "-f", is_flag=True, help="Go on until the job has ended; the exit status says how.")
 @click.option(
     "--rank",
@@ -62,7 +63,8 @@ def logs(run: str, *, follow: bool, ranks: tuple[int, ...], grep: str | None, li
     gpu-cluster logs 3fa2 --rank 3 --grep 'loss|Error'
     gpu-cluster logs last -n 20
 
-    With --follow, phases go to standard error. Logs of a run of another machine are read from its artifacts.
+    With --follow, phases go to standard error; Ctrl-C ends that, and not the job. Logs of a run of another machine are
+    read from its artifacts.
     """
     from mlflow_pytorch_estimator.attach import Choice
 
@@ -70,13 +72,15 @@ def logs(run: str, *, follow: bool, ranks: tuple[int, ...], grep: str | None, li
     if follow and lines:
         raise click.UsageError("--tail is for what is there: leave out --follow")
     if follow:
-        sys.exit(_follow(finding.directory(run), choice))
+        sys.exit(_follow(finding.directory(run), choice, cancels=False))
     found = finding.local(run)
     if found is not None and not found.rank_logs() and not found.delivered.exists():
         click.echo(f"no rank has started: {_why(found)}", err=True)
         return
     if found is None or not found.rank_logs():
         _print_stored(finding.run_id(run), choice, lines)
+        if found is not None and found.outcome is not None:
+            click.echo(f"no rank has started: {_why(found)}", err=True)
         return
     from mlflow_pytorch_estimator.attach import tail_of
 
@@ -89,7 +93,7 @@ def logs(run: str, *, follow: bool, ranks: tuple[int, ...], grep: str | None, li
 
 
 @click.command(short_help="Follow a run as if it had just been started here.")
-@click.argument("run")
+@click.argument("run", shell_complete=completing.runs)
 def attach(run: str) -> None:
     """Follow a run as if it had just been started here: Ctrl-C lets go, twice cancels.
 
@@ -98,38 +102,42 @@ def attach(run: str) -> None:
     """
     from mlflow_pytorch_estimator.attach import Choice
 
-    sys.exit(_follow(finding.directory(run), Choice()))
+    sys.exit(_follow(finding.directory(run), Choice(), cancels=True))
 
 
 @click.command(short_help="Wait for runs without printing their output.")
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
-@click.option("--timeout", metavar="SECONDS", type=click.FloatRange(0), help="Give up after so long; exit status 5.")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, shell_complete=completing.runs)
+@click.option(
+    "--timeout", metavar="TIME", type=words.duration, help="Give up after so long (90, 30m, 2h); exit status 5."
+)
 @output.json_option
 def wait(runs: tuple[str, ...], *, timeout: float | None, as_json: bool) -> None:
     """Wait for runs without printing their output; the exit status is that of the worst.
 
     \b
-    gpu-cluster wait 3fa2 9b41 --timeout 3600 && gpu-cluster runs
+    gpu-cluster wait 3fa2 9b41 --timeout 2h && gpu-cluster runs
     """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    try:
+        ended = [_waited_for(name, deadline, tell=not as_json) for name in dict.fromkeys(runs)]
+    except KeyboardInterrupt:
+        click.echo("gpu-cluster: no longer waiting; the jobs go on", err=True)
+        sys.exit(exits.DETACHED)
+    if as_json:
+        output.print_json([found.summary() for found in ended])
+    sys.exit(max(exits.of_phase(found.phase) if found.ended else exits.UNFINISHED for found in ended))
+
+
+def _waited_for(name: str, deadline: float | None, *, tell: bool) -> Facts:
     from mlflow_pytorch_estimator.cli import facts
 
-    deadline = None if timeout is None else time.monotonic() + timeout
-    ended: list[dict[str, Any]] = []
-    worst = exits.COMPLETED
-    for name in dict.fromkeys(runs):
+    found = facts.of(name)
+    while not found.ended and (deadline is None or time.monotonic() < deadline):
+        time.sleep(_POLL_SECONDS if found.directory else 2.0)
         found = facts.of(name)
-        while not found.ended and (deadline is None or time.monotonic() < deadline):
-            time.sleep(_POLL_SECONDS if found.directory else 2.0)
-            found = facts.of(name)
-        worst = max(worst, exits.of_phase(found.phase) if found.ended else exits.UNFINISHED)
-        ended.append(found.summary())
-        if not as_json:
-            click.echo(
-                f"{found.run_id}  {output.coloured(found.phase)}" + (f": {found.reason}" if found.reason else "")
-            )
-    if as_json:
-        output.print_json(ended)
-    sys.exit(worst)
+    if tell:
+        click.echo(f"{found.run_id}  {output.coloured(found.phase)}" + (f": {found.reason}" if found.reason else ""))
+    return found
 
 
 def _why(directory: JobDir) -> str:
@@ -153,12 +161,12 @@ def _print(pieces: Iterable[bytes], choice: Choice, lines: int | None) -> None:
         Terminal().output(b"".join(last))
 
 
-def _follow(directory: JobDir, choice: Any) -> int:
+def _follow(directory: JobDir, choice: Choice, *, cancels: bool) -> int:
     from mlflow_pytorch_estimator.cli.launching import follow
     from mlflow_pytorch_estimator.console import terminal
     from mlflow_pytorch_estimator.handle import JobHandle
 
-    return follow(JobHandle(directory), terminal(), choice)
+    return follow(JobHandle(directory), terminal(), choice, cancels=cancels)
 
 
 def _pattern(grep: str | None) -> re.Pattern[bytes] | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlflow_pytorch_estimator.cli import exits, finding, output, words
+from mlflow_pytorch_estimator.cli import completing, exits, finding, output, words
 
 if TYPE_CHECKING:
     from mlflow_pytorch_estimator.attach import Choice
@@ -35,7 +35,12 @@ _OPTIONS = (
     click.option("--gpus", type=click.IntRange(0), help="GPUs of each node; by default all."),
     click.option("--cpus", type=click.IntRange(1), help="Cores of each node; by default all."),
     click.option("--memory", metavar="GB", type=click.FloatRange(0, min_open=True), help="Main memory of each node."),
-    click.option("--compute", metavar="NAME", help="Cluster to run on, see `gpu-cluster compute`."),
+    click.option(
+        "--compute",
+        metavar="NAME",
+        shell_complete=completing.clusters,
+        help="Cluster to run on, see `gpu-cluster compute`.",
+    ),
     click.option(
         "--slurm",
         metavar="[KEY=VALUE]",
@@ -43,13 +48,17 @@ _OPTIONS = (
         help="Run on Slurm, with this option of sbatch, such as partition=gpu; several are possible.",
     ),
     click.option(
-        "--after", metavar="RUN", multiple=True, help="Start when this run has completed; several are possible."
+        "--after",
+        metavar="RUN",
+        multiple=True,
+        shell_complete=completing.runs,
+        help="Start when this run has completed; several are possible.",
     ),
     click.option(
         "--max-time",
-        metavar="SECONDS",
-        type=click.FloatRange(0, min_open=True),
-        help="The job fails when its ranks have run so long.",
+        metavar="TIME",
+        type=words.duration,
+        help="The job fails when its ranks have run so long: 90, 30m, 2h.",
     ),
     click.option(
         "-c",
@@ -174,12 +183,9 @@ def submit(  # noqa: PLR0913 - the options of a command
 
 def _check_words(script: str, arguments: tuple[str, ...]) -> None:
     """Refuse an option that there is not; tell of those that went to the script, which may want them."""
-    context = click.get_current_context()
-    options = {option for parameter in context.command.params for option in parameter.opts if option.startswith("-")}
     if script.startswith("-"):
-        import difflib
-
-        raise click.NoSuchOption(script, possibilities=difflib.get_close_matches(script, options))
+        raise click.NoSuchOption(script, possibilities=words.misspelled(script))
+    options = words.options()
     ours = [word for word in arguments if word.partition("=")[0] in options and word.startswith("--")]
     if ours:
         click.echo(
@@ -220,9 +226,9 @@ def show(submitted: GpuClusterSubmittedRun, *, detach: bool, as_json: bool) -> N
     sys.exit(status)
 
 
-def follow(submitted: JobHandle, terminal: Terminal, choice: Choice | None = None) -> int:
+def follow(submitted: JobHandle, terminal: Terminal, choice: Choice | None = None, *, cancels: bool = True) -> int:
     """Show a job until it has ended, say why if it has not completed, and return the exit status."""
-    outcome = submitted.follow(terminal, choice)
+    outcome = submitted.follow(terminal, choice, cancels=cancels)
     if outcome.reason and str(outcome.phase) != "Completed":
         terminal.say(submitted.verdict(outcome))
     return exits.of_phase(str(outcome.phase))
@@ -253,11 +259,15 @@ def _request(source: Source, config: BackendConfig, given: Mapping[str, Any]) ->
 def _config(given: Mapping[str, Any], *, whole: bool) -> BackendConfig:
     """``whole`` unless the project has a say in it."""
     from mlflow_pytorch_estimator.config import read_config
+    from mlflow_pytorch_estimator.errors import ConfigError
 
-    base = read_config(given["config"], whole=False) if given["config"] else None
+    try:
+        base = read_config(given["config"], whole=False) if given["config"] else None
+    except ConfigError as error:
+        raise click.BadParameter(str(error), param_hint="-c") from error
     said = {name: getattr(base, name) for name in base.given} if base else {}
     options = {
-        **words.shape("-j", given["shape"]),
+        **words.shape_of("-j", given["shape"]),
         "distributed_training": given["launcher"],
         "gpus_per_node": given["gpus"],
         "cpus_per_node": given["cpus"],

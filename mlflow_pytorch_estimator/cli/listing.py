@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from mlflow_pytorch_estimator.cli.facts import Facts
 
 _TITLES = ("RUN", "STATE", "ELAPSED", "COMPUTE", "METRIC", "NAME", "REASON")
+_LESS = ("NAME", "METRIC", "COMPUTE")
+"""What a narrow terminal does without, in this order."""
+_REASON_WIDTH = 24
+_MOST_STORES = 3
 _STATES = ("Preparing", "Queued", "Scaling", "Running", "Finalizing", "Completed", "Failed", "Canceled")
 
 
@@ -50,27 +54,59 @@ def runs(  # noqa: PLR0913 - the options of a command
         from mlflow_pytorch_estimator.cli import repairing
 
         repairing.repair(experiment)
-    while True:
-        found = [item for item in jobs.stored(experiment, limit) if not states or item.phase in states]
-        if as_json:
-            output.print_json([item.summary() for item in found])
-        else:
-            _print(found, clear=watch)
+    try:
+        while True:
+            found = [item for item in jobs.stored(experiment, limit) if not states or item.phase in states]
+            if as_json:
+                output.print_json([item.summary() for item in found])
+            else:
+                _print(found, clear=watch, filtered=bool(states or experiment))
+            if not watch:
+                return
+            time.sleep(2)
+    except KeyboardInterrupt:
         if not watch:
-            return
-        time.sleep(2)
+            raise
 
 
-def _print(found: list[Facts], *, clear: bool) -> None:
+def _print(found: list[Facts], *, clear: bool, filtered: bool) -> None:
     width = None
     if sys.stdout.isatty():
         import shutil
 
         width = shutil.get_terminal_size().columns
-    lines = output.table(_TITLES, [_row(item) for item in found], width) if found else ["no runs"]
+    if found:
+        lines = output.table(*_fitting([_TITLES, *map(_row, found)], width), width)
+    else:
+        lines = ["no runs"] if filtered else _none()
     if clear and width:
         click.clear()
     click.echo("\n".join(lines))
+
+
+def _fitting(rows: list[tuple[str, ...]], width: int | None) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Titles and rows with as many columns as leave room for the reason on a terminal."""
+    for title in _LESS if width is not None else ():
+        if output.width_of(rows) + _REASON_WIDTH <= (width or 0):
+            break
+        column = rows[0].index(title)
+        rows = [row[:column] + row[column + 1 :] for row in rows]
+    return rows[0], rows[1:]
+
+
+def _none() -> list[str]:
+    """That there is nothing, and where it was looked for."""
+    import mlflow
+
+    from mlflow_pytorch_estimator.cli import finding
+    from mlflow_pytorch_estimator.tracking import absolute, without_credentials
+
+    here = without_credentials(absolute(mlflow.get_tracking_uri()))
+    others = sorted({uri for item in finding.every() if (uri := item.job.tracking_uri)} - {here})
+    lines = [f"no runs in {here}"]
+    if others:
+        lines.append(f"jobs were submitted from here to {', '.join(others[:_MOST_STORES])}: set MLFLOW_TRACKING_URI")
+    return lines
 
 
 def _row(item: Facts) -> tuple[str, ...]:
@@ -81,7 +117,7 @@ def _row(item: Facts) -> tuple[str, ...]:
         output.coloured(item.phase),
         duration(item.elapsed),
         item.where,
-        item.metric,
+        str(item.metric or ""),
         item.name,
         item.reason.replace("\n", " "),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -20,8 +21,16 @@ def json_option(command: Command) -> Command:
 
 
 def print_json(value: object) -> None:
-    """One JSON value."""
-    click.echo(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+    """One JSON value; numbers that JSON has no words for are text, as in MLflow's own answers: NaN, Infinity."""
+    click.echo(json.dumps(_finite(value), indent=1, ensure_ascii=False, default=str))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def coloured(phase: str) -> str:
@@ -32,6 +41,12 @@ def coloured(phase: str) -> str:
 def clock(seconds: float | None) -> str:
     """A time in the local zone."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if seconds else ""
+
+
+def width_of(rows: Sequence[Sequence[str]]) -> int:
+    """What a table takes for all columns but the last, with the gap before that."""
+    columns = list(zip(*rows, strict=True))[:-1]
+    return sum(max(len(click.unstyle(cell)) for cell in column) + len(_GAP) for column in columns)
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import logging
 import os
 import sys
 
@@ -16,6 +17,8 @@ def run() -> None:
     """The command, as a program of its own; leaves with its exit status."""
     # Importing MLflow makes half a million objects that all stay: looking through them again and again finds nothing.
     gc.set_threshold(_OBJECTS_PER_COLLECTION, 20, 20)
+    if "MLFLOW_LOGGING_LEVEL" not in os.environ:
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it tells of tables that it creates
     end = _End()
     atexit.register(end.leave)  # the first one, and therefore the last to be called
     try:

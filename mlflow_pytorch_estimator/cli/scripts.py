@@ -15,8 +15,10 @@ from mlflow_pytorch_estimator.environments.description.described import (
     describe,
     framework_requirements,
 )
+from mlflow_pytorch_estimator.estimator.exceptions import TrainingException
 from mlflow_pytorch_estimator.script_source import ScriptSource
 
+_SHELLS = {".sh", ".bash", ".zsh"}
 _NAMES = SourceNames("--pip", "--conda", "--requirements", "--conda-file", "--framework-version")
 
 
@@ -67,8 +69,14 @@ def source(
     if not (Path(folder) / path if folder else path).exists():
         where = f" in --source {folder}" if folder else ""
         raise click.UsageError(f"there is no script {script!r}{where}")
-    top = training.folder(folder) if folder else path.absolute().parent
-    entry = training.entry(top, path.name if folder is None else script, "SCRIPT")
+    if path.is_dir():
+        raise click.UsageError(f"{script!r} is a folder: name the script to run; projects are for `gpu-cluster run`")
+    try:
+        top = training.folder(folder, "--source") if folder else path.absolute().parent
+        entry = training.entry(top, path.name if folder is None else script, "SCRIPT", "--source")
+    except TrainingException as error:
+        raise click.UsageError(str(error)) from error
+    _check_python(top / entry)
     words = tuple(training.text_word(f"argument {number}", word) for number, word in enumerate(arguments, 1))
     packages(top)  # a mistake shows here, not at submission
     return ScriptSource(
@@ -79,6 +87,17 @@ def source(
         parameters=training.parameters_of(words),
         environment_variables=training.variables(variables),
     )
+
+
+def _check_python(script: Path) -> None:
+    with script.open("rb") as handle:
+        first = handle.readline(200)
+    shell = script.suffix in _SHELLS or (first.startswith(b"#!") and b"python" not in first)
+    if shell:
+        raise click.UsageError(
+            f"{script.name} is no Python script; commands of other kinds are entry points of an MLproject: "
+            "`gpu-cluster run`"
+        )
 
 
 def _path(name: str | None) -> Path | None:

@@ -63,9 +63,9 @@ class LiveTerminal(Terminal):
             self._print(_row("·", "dim", phase, message))
         self._message = message or self._message
 
-    def close(self, phase: Phase, took: str) -> None:
+    def close(self, phase: Phase, took: str, when: float) -> None:
         """How the job ended."""
-        self._end_phase(time.time())
+        self._end_phase(when)
         self._phase = None
         self._print(_row(self._marks.get(phase, "*"), _COLOURS[phase], phase, f"after {took}", bold=True))
 

@@ -26,8 +26,8 @@ class Terminal:
         """A phase has begun, or says more; ``when`` is in Unix seconds."""
         self.say(message, phase)
 
-    def close(self, phase: Phase, took: str) -> None:
-        """The job has ended in this phase after a time."""
+    def close(self, phase: Phase, took: str, when: float) -> None:
+        """The job has ended in this phase after a time; ``when`` all of it was stored, in Unix seconds."""
         self.say(f"after {took}", phase)
 
     def commands(self, run_id: str) -> None:

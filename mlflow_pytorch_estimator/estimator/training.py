@@ -42,29 +42,31 @@ class TrainingJob:
     """Further keys of the backend config."""
 
 
-def entry(directory: Path, script: object, parameter: str) -> str:
-    """A script inside the source folder, as a relative path; raises TrainingException."""
+def entry(directory: Path, script: object, parameter: str, folder_parameter: str = "source_directory") -> str:
+    """A script inside the source folder, as a relative path; raises TrainingException, which names the parameters."""
     if not isinstance(script, (str, os.PathLike)) or not os.fspath(script):
-        raise TrainingException(f"{parameter} is missing: name the script to run, relative to source_directory")
+        raise TrainingException(f"{parameter} is missing: name the script to run, relative to {folder_parameter}")
     relative = os.path.normpath(os.fsdecode(script))
     if os.path.isabs(relative) or Path(relative).parts[:1] == (os.pardir,):  # noqa: PTH117 - text
-        raise TrainingException(f"{parameter} {os.fspath(script)!r} must be a relative path inside source_directory")
+        raise TrainingException(f"{parameter} {os.fspath(script)!r} must be a relative path inside {folder_parameter}")
     if relative.endswith(".ipynb"):
         raise TrainingException(
             f"{parameter} {relative!r} is a notebook: jupyter nbconvert --to script {relative}, and submit the result"
         )
+    if "\0" not in relative and (directory / relative).is_dir():
+        raise TrainingException(f"{parameter} {relative!r} is a folder: name the script to run")
     if "\0" in relative or not (directory / relative).is_file():
-        raise TrainingException(f"{parameter} {relative!r} is not in source_directory {str(directory)!r}")
+        raise TrainingException(f"{parameter} {relative!r} is not in {folder_parameter} {str(directory)!r}")
     return f"./{relative}" if relative.startswith("-") else relative  # Python would take it for an option
 
 
-def folder(value: object) -> Path:
-    """The source folder; raises TrainingException."""
+def folder(value: object, parameter: str = "source_directory") -> Path:
+    """The source folder; raises TrainingException, which names the parameter."""
     if value is not None and not isinstance(value, (str, os.PathLike)):
-        raise TrainingException(f"source_directory is {value!r}; it must be the path of a folder")
+        raise TrainingException(f"{parameter} is {value!r}; it must be the path of a folder")
     path = Path(value or ".").expanduser()
     if "\0" in str(path) or not path.is_dir():
-        raise TrainingException(f"source_directory {str(path)!r} is no folder")
+        raise TrainingException(f"{parameter} {str(path)!r} is no folder")
     return path.absolute()
 
 

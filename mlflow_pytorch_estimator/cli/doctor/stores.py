@@ -39,10 +39,12 @@ def check() -> Iterator[Finding]:
 def _tracking(uri: str, shown: str) -> tuple[Finding, str]:
     from mlflow.tracking import MlflowClient
 
-    begun = time.monotonic()
+    client = MlflowClient(uri)
     try:
         with _impatient():
-            found = MlflowClient(uri).search_experiments(max_results=1)
+            client.search_experiments(max_results=1)  # the first question makes a data base that is not there yet
+            begun = time.monotonic()
+            found = client.search_experiments(max_results=1)
     except Exception as error:  # noqa: BLE001 - a store may fail in any way
         text = f"{shown} does not answer: {one_line(error)[:200]}"
         return Finding(FAIL, "tracking store", text, "set MLFLOW_TRACKING_URI, or start the server"), ""

@@ -81,7 +81,7 @@ class ComputeTarget:
         if differing:
             raise ComputeTargetException(
                 f"compute target {name} exists already with {', '.join(differing)}; "
-                "update() changes the scale, and delete() makes room for another"
+                "update it to change the scale, or delete it to make room for another"
             )
         for notice in notices:
             _logger.warning("%s", notice)
@@ -188,6 +188,6 @@ def at_home(workspace: HasHome) -> Iterator[None]:
 def missing(name: str) -> ComputeTargetException:
     """There is no such compute target."""
     return ComputeTargetException(
-        f"there is no compute target {name!r}; create it with "
+        f"there is no compute target {name!r}; create it with `gpu-cluster compute create`, or with "
         "ComputeTarget.create(workspace, name, AmlCompute.provisioning_configuration(...))"
     )
