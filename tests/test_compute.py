@@ -126,7 +126,7 @@ def test_defaults_are_the_originals(workspace: Workspace) -> None:
 def test_creating_again_is_fine_only_with_the_same_settings(workspace: Workspace) -> None:
     first = create(workspace)
     assert create(workspace).created_on == first.created_on
-    with pytest.raises(ComputeTargetException, match=r"exists already with max_nodes=4; update\(\) changes"):
+    with pytest.raises(ComputeTargetException, match="exists already with max_nodes=4; update it to change the scale"):
         create(workspace, max_nodes=2)
     assert first.get_status().scale_settings.maximum_node_count == 4
 
