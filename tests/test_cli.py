@@ -108,12 +108,17 @@ def test_what_the_list_of_runs_shows(place: Path) -> None:
 
 def test_a_narrow_terminal_leaves_room_for_the_reason() -> None:
     titles = ("RUN", "STATE", "ELAPSED", "COMPUTE", "METRIC", "NAME", "REASON")
-    rows = [titles, ("489df9f3", "Failed", "23.7 s", "local", "loss=0.3333", "orderly-sow-372", "rank 0 exited")]
+    rows = [
+        titles,
+        ("489df9f3", "Failed", "23.7 s", "local", "loss=0.3333", "orderly-sow-372", "rank 0 exited with status 1"),
+    ]
     assert listing._fitting(rows, None)[0] == titles
     assert listing._fitting(rows, 100)[0] == titles
     assert listing._fitting(rows, 80)[0] == ("RUN", "STATE", "ELAPSED", "COMPUTE", "METRIC", "REASON")
     assert listing._fitting(rows, 60)[0] == ("RUN", "STATE", "ELAPSED", "COMPUTE", "REASON")
-    assert listing._fitting(rows, 20)[1] == [("489df9f3", "Failed", "23.7 s", "rank 0 exited")]
+    completed = [titles, (*rows[1][:-1], "")]
+    assert listing._fitting(completed, 80)[0] == titles
+    assert listing._fitting(rows, 20)[1] == [("489df9f3", "Failed", "23.7 s", "rank 0 exited with status 1")]
 
 
 def test_where_there_are_no_runs_the_place_is_said(

@@ -86,8 +86,9 @@ def _print(found: list[Facts], *, clear: bool, filtered: bool) -> None:
 
 def _fitting(rows: list[tuple[str, ...]], width: int | None) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Titles and rows with as many columns as leave room for the reason on a terminal."""
+    room = min(_REASON_WIDTH, max(len(row[-1]) for row in rows))
     for title in _LESS if width is not None else ():
-        if output.width_of(rows) + _REASON_WIDTH <= (width or 0):
+        if output.width_of(rows) + room <= (width or 0):
             break
         column = rows[0].index(title)
         rows = [row[:column] + row[column + 1 :] for row in rows]
