@@ -107,7 +107,7 @@ def test_what_the_list_of_runs_shows(place: Path) -> None:
 
 
 def test_a_narrow_terminal_leaves_room_for_the_reason() -> None:
-    titles = ("RUN", "STATE", "ELAPSED", "COMPUTE", "METRIC", "NAME", "REASON")
+    titles: tuple[str, ...] = ("RUN", "STATE", "ELAPSED", "COMPUTE", "METRIC", "NAME", "REASON")
     rows = [
         titles,
         ("489df9f3", "Failed", "23.7 s", "local", "loss=0.3333", "orderly-sow-372", "rank 0 exited with status 1"),
