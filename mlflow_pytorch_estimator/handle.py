@@ -69,7 +69,7 @@ class JobHandle:
     def verdict(self, outcome: Outcome) -> str:
         """How the run ended and why, in one line, with the log to look into."""
         text = f"run {self.run_id} ended {outcome.phase}: {outcome.reason}"
-        log = self.directory.rank_log((outcome.failure or {}).get("rank", 0))
+        log = self.directory.rank_log((outcome.failure or {}).get("rank") or 0)
         return f"{text}; log: {log}" if log.exists() else text
 
     def follow(self, terminal: Terminal, choice: Choice | None = None, *, cancels: bool = True) -> Outcome:

@@ -409,7 +409,7 @@ def test_a_job_that_runs_out_of_time_says_what_it_did_last(place: Path) -> None:
     (place / "src/endless.py").write_text(script)
     done = gpu_cluster("submit", "--env-manager", "local", "--max-time", "0.5m", "src/endless.py")
     assert done.exit_code == exits.FAILED
-    assert "ran longer than max_run_duration_seconds (30 s)" in done.output
+    assert "ran longer than max_run_duration_seconds (30 s); log: /" in done.output
     described = gpu_cluster("describe", "last").stdout
     assert "logs/rank_0.log\nepoch 7\n" in described
     assert "because of" not in described
