@@ -21,8 +21,10 @@ from hypothesis import strategies as st
 
 from mlflow_pytorch_estimator import failure
 from mlflow_pytorch_estimator.launchers import blame, ports
-from mlflow_pytorch_estimator.nodes import arrival, oom, records, wire
+from mlflow_pytorch_estimator.launchers.base import RankCommand
+from mlflow_pytorch_estimator.nodes import arrival, here, oom, records, wire
 from mlflow_pytorch_estimator.nodes.events import Ended
+from mlflow_pytorch_estimator.nodes.here import HereNode, Scene
 
 # --- the connection
 
@@ -363,6 +365,66 @@ def test_a_launcher_only_reports_what_it_saw_unless_it_was_killed() -> None:
 def test_a_lost_node_comes_before_its_ranks() -> None:
     lost = end(None, -9, 5.0)
     assert blame.culprit([end(0, 1, 5.1, consequence=True), lost]) == lost
+
+
+# --- how ranks end
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> HereNode:
+    for name in ("logs", "records"):
+        (tmp_path / name).mkdir()
+    return HereNode(Scene("n0", tmp_path / "logs", tmp_path / "records", tmp_path))
+
+
+def has_ended(node: HereNode) -> bool:
+    return all(process.rank.process.poll() is not None for process in node._processes)
+
+
+def test_a_rank_that_ends_between_two_looks_is_not_over_before_its_end_is_told(node: HereNode) -> None:
+    node.start([RankCommand(0, 0, ("sh", "-c", "exit 3"))], os.environ)
+    wait_until(lambda: has_ended(node), 30, "the end")
+    assert not node.over  # else a job whose rank has failed would pass for completed
+    assert [event.exit_code for event in node.poll()] == [3]
+    assert node.over
+
+
+def test_what_a_launchers_ranks_have_noted_is_told_with_its_end(
+    node: HereNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = tmp_path / "go"
+    note = f"while [ ! -e {go} ]; do sleep 0.01; done; cd {tmp_path}/records; echo '3 6.0' > 1.0.77.ended; exit 1"
+    (tmp_path / "records/1.0.77.started").write_text("0 5.0")
+    node.start([RankCommand(0, 0, ("sh", "-c", note), launcher="torchrun")], os.environ)
+    monkeypatch.setattr(here, "_is_alive", lambda pid: True)
+    read = records.read
+
+    def slow(folder: Path) -> dict[str, records.Record]:
+        found = read(folder)
+        go.touch()
+        wait_until(lambda: has_ended(node), 30, "the end")
+        return found
+
+    monkeypatch.setattr(records, "read", slow)
+    assert node.poll() == []
+    assert not node.over
+    monkeypatch.setattr(records, "read", read)
+    assert [(event.rank, event.launcher, event.exit_code) for event in node.poll()] == [(1, "", 3), (0, "torchrun", 1)]
+    assert node.over
+
+
+def test_a_keeper_that_leaves_its_note_while_it_is_looked_for_was_not_killed(
+    node: HereNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "records/1.0.77.started").write_text("0 5.0")
+    (tmp_path / "records/2.0.78.started").write_text("0 5.0")
+
+    def goes(pid: int) -> bool:
+        (tmp_path / "records/1.0.77.ended").write_text("3 6.0")
+        return False
+
+    monkeypatch.setattr(here, "_is_alive", goes)
+    assert {event.rank: event.exit_code for event in node.poll()} == {1: 3, 2: -9}
 
 
 # --- events

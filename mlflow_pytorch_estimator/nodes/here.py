@@ -56,9 +56,11 @@ class HereNode:
     def poll(self) -> list[Ended]:
         """What has ended since the last time; ends what is overdue."""
         self._hurry()
+        codes = [
+            process.rank.exit_code for process in self._processes
+        ]  # before: a launcher's ranks note their ends first
         ended = [event for key, record in records.read(self._scene.records).items() if (event := self._of(key, record))]
-        for process in self._processes:
-            code = process.rank.exit_code
+        for process, code in zip(self._processes, codes, strict=True):
             if code is not None and not process.told:
                 process.told = True
                 life = self._life(code, process.command, process.started, time.time())
@@ -95,8 +97,8 @@ class HereNode:
 
     @property
     def over(self) -> bool:
-        """Whether none of the processes is left."""
-        return all(process.rank.exit_code is not None for process in self._processes)
+        """Whether none of the processes is left, and ``poll`` has told how each has ended."""
+        return all(process.told for process in self._processes)
 
     def tidy(self) -> None:
         """Remove what keepers that were killed could not."""
@@ -108,9 +110,11 @@ class HereNode:
             process.hurry()
 
     def _of(self, key: str, record: records.Record) -> Ended | None:
+        if record.exit_code is None and not _is_alive(record.pid):
+            record = records.read(self._scene.records)[key]  # it may have come since the last look
+            if record.exit_code is None:
+                record = replace(record, exit_code=-signal.SIGKILL)  # nothing else ends a keeper without a word
         code = record.exit_code
-        if code is None and not _is_alive(record.pid):
-            code = -signal.SIGKILL  # nothing else ends a keeper without a word
         if code is None or key in self._told:
             return None
         self._told.add(key)
