@@ -31,6 +31,7 @@ _RESUME = """#!/bin/bash
 # slurmctld starts this with standard streams closed and signals blocked: a slurmd that inherits that cannot be ended.
 exec </dev/null >>{folder}/log/power.log 2>&1
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin SLURM_CONF={folder}/etc/slurm.conf
+sleep 2  # no machine boots in the second in which it is asked to, and slurmctld counts in seconds
 for node in $(scontrol show hostnames "$1"); do
   [ -e {folder}/refuse ] && continue
   # -b reports a fresh boot, else slurmctld waits for a boot that this machine never had.
