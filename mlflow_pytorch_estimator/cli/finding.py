@@ -52,7 +52,7 @@ def newest() -> JobDir:
 
 def every() -> list[JobDir]:
     """The jobs that were submitted from here, newest last."""
-    return sorted((item for path in _jobs() if (item := JobDir(path)).exists), key=_submitted)
+    return sorted((item for path in _jobs() if (item := JobDir(path)).exists), key=submitted)
 
 
 def handle(wanted: str) -> JobHandle:
@@ -80,7 +80,8 @@ def _jobs() -> list[Path]:
     return list((jobdir.home() / "jobs").glob("[!.]*"))
 
 
-def _submitted(item: JobDir) -> float:
+def submitted(item: JobDir) -> float:
+    """When a job was submitted, in Unix seconds."""
     events = item.events()
     return events[0].time if events else item.path.stat().st_mtime
 

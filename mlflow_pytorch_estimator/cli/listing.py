@@ -76,7 +76,9 @@ def _print(found: list[Facts], *, clear: bool, filtered: bool) -> None:
 
         width = shutil.get_terminal_size().columns
     if found:
-        lines = output.table(*_fitting([_TITLES, *map(_row, found)], width), width)
+        rows = [_TITLES, *map(_row, found)]
+        titles, *rows = _fitting(rows, width) if width else rows
+        lines = output.table(titles, rows, width)
     else:
         lines = ["no runs"] if filtered else _none()
     if clear and width:
@@ -84,15 +86,15 @@ def _print(found: list[Facts], *, clear: bool, filtered: bool) -> None:
     click.echo("\n".join(lines))
 
 
-def _fitting(rows: list[tuple[str, ...]], width: int | None) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def _fitting(rows: list[tuple[str, ...]], width: int) -> list[tuple[str, ...]]:
     """Titles and rows with as many columns as leave room for the reason on a terminal."""
     room = min(_REASON_WIDTH, max(len(row[-1]) for row in rows))
-    for title in _LESS if width is not None else ():
-        if output.width_of(rows) + room <= (width or 0):
+    for title in _LESS:
+        if output.width_of(rows) + room <= width:
             break
         column = rows[0].index(title)
         rows = [row[:column] + row[column + 1 :] for row in rows]
-    return rows[0], rows[1:]
+    return rows
 
 
 def _none() -> list[str]:

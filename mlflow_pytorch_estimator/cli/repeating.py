@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from mlflow_pytorch_estimator.cli import completing, finding, output, words
-
-if TYPE_CHECKING:
-    from mlflow_pytorch_estimator.jobdir import JobDir
 
 
 @click.command(
@@ -48,10 +43,5 @@ def retry(  # noqa: PLR0913 - the options of a command
 
     submitted = resubmit(old, resume=resume, run_name=name)
     if not as_json:
-        terminal().say(f"sources as of {output.clock(_submitted(old))}; `gpu-cluster submit` takes those of now")
+        terminal().say(f"sources as of {output.clock(finding.submitted(old))}; `gpu-cluster submit` takes those of now")
     show(submitted, detach=detach, as_json=as_json)
-
-
-def _submitted(old: JobDir) -> float | None:
-    events = old.events()
-    return events[0].time if events else None

@@ -56,9 +56,8 @@ class HereNode:
     def poll(self) -> list[Ended]:
         """What has ended since the last time; ends what is overdue."""
         self._hurry()
-        codes = [
-            process.rank.exit_code for process in self._processes
-        ]  # before: a launcher's ranks note their ends first
+        # Before the records: what the ranks of a launcher that has ended have noted is there then.
+        codes = [process.rank.exit_code for process in self._processes]
         ended = [event for key, record in records.read(self._scene.records).items() if (event := self._of(key, record))]
         for process, code in zip(self._processes, codes, strict=True):
             if code is not None and not process.told:
@@ -110,13 +109,13 @@ class HereNode:
             process.hurry()
 
     def _of(self, key: str, record: records.Record) -> Ended | None:
-        if record.exit_code is None and not _is_alive(record.pid):
-            record = records.read(self._scene.records)[key]  # it may have come since the last look
-            if record.exit_code is None:
-                record = replace(record, exit_code=-signal.SIGKILL)  # nothing else ends a keeper without a word
-        code = record.exit_code
-        if code is None or key in self._told:
+        if key in self._told or (record.exit_code is None and _is_alive(record.pid)):
             return None
+        if record.exit_code is None:
+            record = records.read(self._scene.records)[key]  # it may have come since the last look
+        code = (
+            -signal.SIGKILL if record.exit_code is None else record.exit_code
+        )  # nothing else ends a keeper so silently
         self._told.add(key)
         life = self._life(code, RankCommand(record.rank, 0, ()), record.started, record.time)
         return self._explained(replace(life, restart=record.restart), record.begin)
